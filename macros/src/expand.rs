@@ -1,0 +1,334 @@
+//! Writes what replaces the function. Everything that starts a task goes through `start`, at the end.
+//!
+//! Generated variables have the hygiene of the macro (`mixed_site`), so that an argument may have any name.
+
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{
+    Block, FnArg, GenericParam, Ident, Path, Receiver, ReturnType, Signature, Stmt, Token, parse_quote,
+    parse_quote_spanned,
+};
+
+use crate::attributes::{self, Place};
+use crate::generics::{Split, turbofish};
+use crate::options::Options;
+use crate::parse::{SelfBy, Task};
+
+/// The items that replace the function.
+pub(crate) fn expand(task: &Task, options: &Options) -> TokenStream {
+    if options.associated || task.receiver.is_some() || task.mentions_self {
+        associated(task, options)
+    } else {
+        free(task, options)
+    }
+}
+
+/// A function, and a struct of the same name for what else can be done with it.
+fn free(task: &Task, options: &Options) -> TokenStream {
+    let krate = &options.krate;
+    let (vis, sig) = (&task.function.vis, &task.function.sig);
+    let (name, generics, body) = (&sig.ident, &sig.generics, &task.function.block);
+    let text = name.unraw().to_string();
+    let ty_name = generated(name);
+    let quiet = quiet();
+    let [call, inline, with, other] = [Place::Call, Place::Inline, Place::With, Place::Other]
+        .map(|place| attributes::of(&task.function.attrs, place));
+
+    let start_sig = starting(task, krate);
+    let arguments: Vec<_> = task.arguments.iter().map(|argument| &argument.name).collect();
+    let turbofish = turbofish(generics);
+    let used = used(quote!(#name #turbofish));
+    let inline_body = after(&used, body);
+    let start_body = in_place_of(body, quote!(#name #turbofish::with().call(#(#arguments),*)));
+    let Split { ty, method } = Split::of(generics);
+    let (impl_generics, ty_generics, bounds) = ty.split_for_impl();
+    let inline_sig = Signature {
+        ident: parse_quote!(inline),
+        generics: method.clone(),
+        ..sig.clone()
+    };
+    let mut call_sig = Signature {
+        ident: parse_quote!(call),
+        generics: method,
+        ..start_sig.clone()
+    };
+    call_sig.inputs.insert(0, parse_quote!(self));
+
+    // The struct has no bounds, so that the impls of `Clone` and `Debug` need none.
+    let unbounded = ty.params.iter().map(|param| match param {
+        GenericParam::Type(param) => {
+            let ident = &param.ident;
+            quote!(#ident: ?::core::marker::Sized)
+        }
+        other => quote!(#other),
+    });
+    let unbounded: Vec<_> = unbounded.collect();
+    let types: Vec<_> = ty.type_params().map(|param| &param.ident).collect();
+    let marker = (!types.is_empty())
+        .then(|| quote!(#[doc(hidden)] marker: ::core::marker::PhantomData<fn() -> (#(*const #types,)*)>,));
+    let no_marker = (!types.is_empty()).then(|| quote!(marker: ::core::marker::PhantomData,));
+
+    let struct_doc = format!(
+        "The task [`{text}`](fn@{text}): `{text}::with()` sets options for one call, `{text}::inline(..)` is a plain call."
+    );
+    let inline_doc = format!("Calls `{text}` here and now, in this process.");
+    let call_doc = format!("Starts `{text}` with these options.");
+    let defaults = options.defaults();
+    let start = start(
+        task,
+        options,
+        &quote!(self.options),
+        &quote!(::core::module_path!()),
+        &quote!(Self::inline),
+    );
+
+    quote! {
+        #quiet
+        #(#call)*
+        #vis #start_sig #start_body
+
+        #quiet
+        #(#other)*
+        #[doc = #struct_doc]
+        #[must_use = "options do nothing until `call`"]
+        #vis struct #ty_name <#(#unbounded),*> {
+            #[doc(hidden)]
+            options: #krate::Options,
+            #marker
+        }
+
+        #quiet
+        #(#other)*
+        impl #impl_generics #name #ty_generics #bounds {
+            #[allow(unreachable_pub)]
+            #(#inline)*
+            #[doc = #inline_doc]
+            #vis #inline_sig #inline_body
+
+            #quiet
+            #(#with)*
+            /// The task's options, to be changed for one call.
+            #vis fn with() -> Self {
+                #used
+                Self { options: #defaults, #no_marker }
+            }
+
+            #krate::private::task_options! {}
+
+            #quiet
+            #(#other)*
+            #[doc = #call_doc]
+            #vis #call_sig {
+                #start
+            }
+        }
+
+        #(#other)*
+        #[automatically_derived]
+        impl <#(#unbounded),*> ::core::clone::Clone for #name #ty_generics {
+            fn clone(&self) -> Self {
+                Self { options: ::core::clone::Clone::clone(&self.options), #no_marker }
+            }
+        }
+
+        #(#other)*
+        #[automatically_derived]
+        impl <#(#unbounded),*> ::core::fmt::Debug for #name #ty_generics {
+            fn fmt(&self, formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                formatter.debug_struct(#text).field("options", &self.options).finish()
+            }
+        }
+    }
+}
+
+/// Three functions side by side: an `impl` has no room for more.
+fn associated(task: &Task, options: &Options) -> TokenStream {
+    let krate = &options.krate;
+    let (vis, sig) = (&task.function.vis, &task.function.sig);
+    let (name, generics, body) = (&sig.ident, &sig.generics, &task.function.block);
+    let text = name.unraw().to_string();
+    let inline_name = generated(&format_ident!("{name}_inline"));
+    let with_name = generated(&format_ident!("{name}_with"));
+    let quiet = quiet();
+    let [call, inline, with] =
+        [Place::Call, Place::Inline, Place::With].map(|place| attributes::of(&task.function.attrs, place));
+
+    let this = this(task).map(|this| quote!(#this,));
+    let arguments: Vec<_> = task.arguments.iter().map(|argument| &argument.name).collect();
+    let turbofish = turbofish(generics);
+    let inline_doc = format!("Calls [`{text}`](Self::{text}) here and now, in this process.");
+    let with_doc =
+        format!("Starts [`{text}`](Self::{text}) with these options, and its own where these say nothing.");
+    let defaults = options.defaults();
+    let used = used(quote!(Self::#name #turbofish));
+    let inline_body = after(&used, body);
+    let start_body = in_place_of(
+        body,
+        quote!(Self::#with_name #turbofish (#this #defaults, #(#arguments),*)),
+    );
+    let given = Ident::new("options", Span::mixed_site());
+    let start_sig = starting(task, krate);
+    let inline_sig = Signature {
+        ident: inline_name.clone(),
+        ..sig.clone()
+    };
+    let mut with_sig = Signature {
+        ident: with_name.clone(),
+        ..start_sig.clone()
+    };
+    with_sig
+        .inputs
+        .insert(usize::from(this.is_some()), parse_quote!(#given: #krate::Options));
+    let module = quote!(::core::any::type_name::<Self>());
+    let start = start(
+        task,
+        options,
+        &quote!(#krate::Options::or(#given, #defaults)),
+        &module,
+        &quote!(Self::#inline_name #turbofish),
+    );
+
+    quote! {
+        #quiet
+        #(#call)*
+        #vis #start_sig #start_body
+
+        #[allow(unreachable_pub)]
+        #(#inline)*
+        #[doc = #inline_doc]
+        #vis #inline_sig #inline_body
+
+        #quiet
+        #(#with)*
+        #[doc = #with_doc]
+        #vis #with_sig {
+            #used
+            #start
+        }
+    }
+}
+
+/// The call of `inparallel::private::start`.
+///
+/// Types stand in it as the user wrote them, each in a call that asks for no more than that this one can travel, so that
+/// the compiler points at the one that cannot.
+fn start(
+    task: &Task,
+    options: &Options,
+    given: &TokenStream,
+    module: &TokenStream,
+    inline: &TokenStream,
+) -> TokenStream {
+    let krate = &options.krate;
+    let output = &task.output;
+    let function = match &options.name {
+        Some(name) => quote!(#name),
+        None => {
+            let name = task.function.sig.ident.unraw().to_string();
+            quote!(#name)
+        }
+    };
+    let bytes = Ident::new("bytes", Span::mixed_site());
+    // One entry per argument, `self` first: what the caller has, its variable in the closures, how it becomes bytes and is
+    // made from them, the type that the worker has, and what the function is called with there.
+    let (mut values, mut names, mut owned, mut lent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut encoded, mut decoded) = (Vec::new(), Vec::new());
+    if let (Some(by), Some(this)) = (task.receiver, this(task)) {
+        let name = Ident::new("this", Span::mixed_site());
+        let ty = Ident::new("Self", this.span);
+        values.push(quote!(#this));
+        encoded.push(quote!(#krate::private::encode::<#ty>(#name, #bytes)?;));
+        decoded.push(quote!(#krate::private::decode::<#ty>(#bytes)?));
+        lent.push(match by {
+            SelfBy::Reference => quote!(&#name),
+            SelfBy::Value => quote!(#name),
+        });
+        names.push(name);
+        owned.push(quote!(Self));
+    }
+    for argument in &task.arguments {
+        let (name, ty) = (&argument.name, &argument.owned);
+        let (encode, decode) = (argument.encode(), argument.decode());
+        values.push(quote!(#name));
+        encoded.push(quote!(#krate::private::#encode(#name, #bytes)?;));
+        decoded.push(quote!(#krate::private::#decode(#bytes)?));
+        lent.push(argument.lend());
+        names.push(name.clone());
+        owned.push(quote!(#ty));
+    }
+
+    quote! {
+        #krate::private::start::<#output, _, _, _, _, _, _>(
+            #given,
+            #krate::private::Name { module: #module, function: #function },
+            (#(#values,)*),
+            |(#(#names,)*), #bytes| { #(#encoded)* ::core::result::Result::Ok(()) },
+            |#bytes| ::core::result::Result::Ok((#(#decoded,)*)),
+            |(#(#names,)*)| #inline(#(#names),*),
+            |(#(#names,)*): (#(#owned,)*)| #inline(#(#lent),*),
+        )
+    }
+}
+
+/// The function's signature, such that it returns a future: without patterns and `mut`.
+///
+/// It keeps the user's spans from end to end, else lints about the function would be taken for the macro's own affair,
+/// and an unused one would not be reported.
+fn starting(task: &Task, krate: &Path) -> Signature {
+    let mut sig = task.function.sig.clone();
+    let (span, output) = match &sig.output {
+        ReturnType::Default => (sig.paren_token.span.close(), &task.output),
+        ReturnType::Type(_, output) => (output.span(), &**output),
+    };
+    sig.output = parse_quote_spanned!(span=> -> #krate::TaskFuture<#output>);
+    let receiver = task.function.sig.receiver().cloned().map(|receiver| {
+        FnArg::Receiver(Receiver {
+            mutability: None,
+            ..receiver
+        })
+    });
+    let arguments = task.arguments.iter().map(|argument| {
+        let (name, declared) = (&argument.name, &argument.declared);
+        parse_quote!(#name: #declared)
+    });
+    sig.inputs = receiver.into_iter().chain(arguments).collect();
+    sig
+}
+
+/// Makes a use of the generated functions a use of the task, which else would be reported as never used.
+fn used(path: TokenStream) -> Stmt {
+    parse_quote!(#[allow(deprecated)] let _ = #path;)
+}
+
+/// The user's body, after a statement.
+fn after(statement: &Stmt, body: &Block) -> Block {
+    let mut body = body.clone();
+    body.stmts.insert(0, statement.clone());
+    body
+}
+
+/// Another body, with the braces of the function's.
+fn in_place_of(body: &Block, code: TokenStream) -> Group {
+    let mut group = Group::new(Delimiter::Brace, code);
+    group.set_span(body.brace_token.span.join());
+    group
+}
+
+/// The word `self` of a method, with the user's hygiene.
+fn this(task: &Task) -> Option<Token![self]> {
+    task.function.sig.receiver().map(|receiver| receiver.self_token)
+}
+
+/// The name as one that the macro made up: it is found as any other, and lints about it are not reported to the user.
+fn generated(name: &Ident) -> Ident {
+    let mut name = name.clone();
+    name.set_span(Span::mixed_site().located_at(name.span()));
+    name
+}
+
+/// Keeps lints about a signature to the one function that has the user's body.
+fn quiet() -> TokenStream {
+    quote!(#[allow(deprecated, clippy::all, clippy::pedantic, clippy::nursery)])
+}
