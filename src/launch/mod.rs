@@ -1,0 +1,141 @@
+//! How workers are made: one file for each start method that makes a process. The only place that creates processes.
+
+mod fork;
+mod forkserver;
+mod spawn;
+
+pub(crate) use fork::fork;
+pub(crate) use forkserver::{Ended, Launch, Server, not_launched};
+pub(crate) use spawn::spawn;
+
+use std::ffi::OsString;
+use std::io;
+
+use crate::error::Cause;
+use crate::options::{Options, Stderr};
+use crate::sys::{self, Child, Fd, SpawnStderr};
+use crate::transport::{Arriving, Outgoing};
+use crate::wire::Call;
+
+/// What a new worker is to do.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) call: Call,
+    /// The encoded arguments.
+    pub(crate) payload: Vec<u8>,
+    pub(crate) surroundings: Surroundings,
+    /// For `Spawn`; else for the fork server.
+    pub(crate) is_spawn: bool,
+}
+
+/// The environment and the working directory of the moment of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) directory: Option<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// The rights of the program.
+    pub(crate) identity: sys::Identity,
+}
+
+impl Surroundings {
+    /// Looked at in the calling thread: the supervisor's moment is a later one.
+    pub(crate) fn now() -> Surroundings {
+        // A directory that was removed has no name: the worker then has the fork server's.
+        let directory = std::env::current_dir().ok().map(Into::into);
+        Surroundings {
+            directory,
+            environment: std::env::vars_os().collect(),
+            identity: sys::identity(),
+        }
+    }
+}
+
+/// The program's ends of what connects it to one worker.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// The call on its way; closed when it is written, so that the worker ends after it.
+    pub(crate) calls: Option<Outgoing>,
+    pub(crate) replies: Arriving,
+    pub(crate) stderr: Option<Fd>,
+    /// Only there to be closed by the end of this process, however it ends: that ends the worker.
+    pub(crate) _lifeline: Option<Fd>,
+    /// A worker that is our child, and not the fork server's.
+    pub(crate) child: Option<Child>,
+    /// The process exists and is a worker, not one that has to become one.
+    pub(crate) is_up: bool,
+}
+
+/// A worker's ends.
+#[derive(Debug)]
+struct Far {
+    replies: Fd,
+    stderr: Option<Fd>,
+}
+
+impl Far {
+    fn stderr(&self, options: &Options) -> SpawnStderr<'_> {
+        match (&self.stderr, options.stderr_or_default()) {
+            (Some(pipe), _) => SpawnStderr::Pipe(pipe),
+            (None, Stderr::Null) => SpawnStderr::Null,
+            (None, _) => SpawnStderr::Inherit,
+        }
+    }
+}
+
+/// The pipes that every worker has.
+fn pipes(options: &Options) -> Result<(Arriving, Option<Fd>, Far), Cause> {
+    let (replies, far_replies) = pipe("replies")?;
+    set_nonblocking(&replies)?;
+    let (stderr, far_stderr) = match options.stderr_or_default() {
+        Stderr::Tee | Stderr::Capture => {
+            let (stderr, far) = pipe("stderr")?;
+            set_nonblocking(&stderr)?;
+            (Some(stderr), Some(far))
+        }
+        Stderr::Inherit | Stderr::Null => (None, None),
+    };
+    let far = Far {
+        replies: far_replies,
+        stderr: far_stderr,
+    };
+    Ok((
+        Arriving::new(replies, options.max_result_or_default()),
+        stderr,
+        far,
+    ))
+}
+
+fn pipe(what: &str) -> Result<(Fd, Fd), Cause> {
+    sys::pipe().map_err(|error| Cause::launch(format!("pipe for {what}"), error))
+}
+
+fn set_nonblocking(fd: &Fd) -> Result<(), Cause> {
+    fd.set_nonblocking()
+        .map_err(|error| Cause::launch("set a pipe to non-blocking", error))
+}
+
+/// A number that nobody can guess and no two workers share: it ties the environment variable to the descriptors.
+fn cookie() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || u128::from(RandomState::new().hash_one(std::process::id()));
+    half() << 64 | half()
+}
+
+/// The file to execute for a worker.
+fn program(options: &Options) -> Result<OsString, Cause> {
+    match &options.program {
+        Some(path) => Ok(path.clone().into()),
+        None => sys::file_of_program().map_err(|error| Cause::launch("find the file of this program", error)),
+    }
+}
+
+/// What a worker calls itself in a list of processes.
+fn title(role: &str) -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&path).file_name().unwrap_or_default();
+    format!("{} [{role}]", name.display())
+}
+
+fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}

@@ -1,0 +1,70 @@
+//! `StartMethod::Spawn`: this program, executed again.
+
+use std::ffi::OsString;
+
+use crate::error::Cause;
+use crate::launch::{Lines, Order, cookie, pipe, pipes, program, set_nonblocking, title};
+use crate::nesting;
+use crate::options::Options;
+use crate::sys::{self, Boot, Spawn};
+use crate::transport::Outgoing;
+use crate::wire::{self, Hello, MAGIC, Role, Setup, ToWorker, VERSION};
+
+/// Makes a worker, and begins to send it its call.
+pub(crate) fn spawn(options: &Options, mut order: Order) -> Result<Lines, Cause> {
+    let (replies, stderr, far) = pipes(options)?;
+    let (far_calls, calls) = pipe("calls")?;
+    let (far_lifeline, lifeline) = pipe("the lifeline")?;
+    set_nonblocking(&calls)?;
+    let cookie = cookie();
+    let hello = Hello {
+        magic: MAGIC,
+        version: VERSION,
+        role: Role::Worker,
+        cookie,
+        build_id: sys::build_id().to_vec(),
+        depth: order.call.depth,
+        preload: nesting::preload(),
+    };
+    // The program may have changed its directory since the call.
+    let directory = order
+        .surroundings
+        .directory
+        .take()
+        .map(OsString::into_encoded_bytes);
+    order.call.setup = Some(Setup {
+        directory,
+        environment: None,
+    });
+    let not_encodable = |reason| Cause::refused(format!("encode the call: {reason}"));
+    let hello = wire::frame_head(&ToWorker::Hello(hello), 0).map_err(not_encodable)?;
+    let call = wire::frame_head(&ToWorker::Call(order.call), order.payload.len()).map_err(not_encodable)?;
+    // The handshake lies in the pipe before the worker exists: it need not wait for one that may never come. The call
+    // follows when the worker is watched: one that cannot be watched must not run.
+    calls
+        .write_all(&hello, &[])
+        .map_err(|error| Cause::launch("write the handshake", error))?;
+    let boot = Boot::Worker {
+        cookie,
+        calls: &far_calls,
+        replies: &far.replies,
+        lifeline: &far_lifeline,
+    };
+    let program = program(options)?;
+    let child = sys::spawn(&Spawn {
+        program: &program,
+        title: &title("inparallel worker"),
+        boot: &boot,
+        environment: &order.surroundings.environment,
+        stderr: far.stderr(options),
+    })
+    .map_err(|error| Cause::launch(format!("execute {}", program.display()), error))?;
+    Ok(Lines {
+        calls: Some(Outgoing::new(calls, call, order.payload)),
+        replies,
+        stderr,
+        _lifeline: Some(lifeline),
+        child: Some(child),
+        is_up: false,
+    })
+}

@@ -1,0 +1,362 @@
+//! How the threads of a process reach its supervisor.
+//!
+//! There is one context in a process. A fork finds its parent's, sees by the generation that it is not its own, and puts
+//! a new one in its place, without a lock: a thread that does not exist in the fork may hold any.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::callbacks;
+use crate::error::Cause;
+
+use crate::ids::{Name, TaskId, WorkerId};
+use crate::launch::{Lines, Order};
+use crate::options::Options;
+use crate::slot::{Slot, lock};
+use crate::supervisor::event_loop::EventLoop;
+use crate::supervisor::relay::Relay;
+use crate::sys::{self, Global, Poller, Waker};
+
+/// What the supervisor is asked to do.
+pub(crate) enum Command {
+    /// Make a worker and have it run a task.
+    Order(Box<Submitted>, Box<Order>),
+    /// Watch a worker that was made by a fork of the calling thread.
+    Adopt(Box<Submitted>, Box<Lines>),
+    /// Watch the time of a task that runs on a thread.
+    Thread(Box<Submitted>),
+    /// The thread has ended.
+    ThreadEnded(WorkerId),
+    Cancel(WorkerId),
+    /// The relay takes stderr again.
+    RelayHasRoom,
+    #[cfg(test)]
+    Panic,
+}
+
+/// A task that is on its way to a worker.
+pub(crate) struct Submitted {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) options: Options,
+}
+
+impl Submitted {
+    pub(crate) fn worker(&self) -> WorkerId {
+        WorkerId(self.slot.id.0)
+    }
+}
+
+/// One process's supervisor as the other threads see it.
+pub(crate) struct Context {
+    generation: u64,
+    /// Held while the threads are started.
+    started: Mutex<Started>,
+    waker: OnceLock<Arc<Waker>>,
+    inbox: Mutex<Inbox>,
+    /// Set with the inbox locked: whatever was sent before is found by who takes the inbox after.
+    dead: AtomicBool,
+    pub(super) relay: Relay,
+    active: Mutex<usize>,
+    idle: Condvar,
+    /// Relay threads of supervisors that died before.
+    abandoned: usize,
+}
+
+/// How far the start came. What failed once may succeed the next time.
+#[derive(Default, PartialEq, Eq)]
+enum Started {
+    #[default]
+    Nothing,
+    Relay,
+    All,
+}
+
+#[derive(Default)]
+struct Inbox {
+    commands: VecDeque<Command>,
+}
+
+/// What a future holds on its task.
+#[derive(Clone, Copy)]
+pub(crate) enum Link {
+    /// There is nothing to end: the task ended before the future existed, or runs on a thread.
+    Slot,
+    /// A worker.
+    Worker(&'static Context, WorkerId),
+}
+
+impl Link {
+    /// Has the worker ended. In a fork of the process that made it, nothing: it is not ours.
+    pub(crate) fn cancel(self, slot: &Arc<Slot>) {
+        match self {
+            Link::Slot => slot.fail(Cause::Cancelled),
+            Link::Worker(context, worker) => {
+                if context.generation == sys::generation() {
+                    // A dead supervisor has failed the slot already.
+                    let _ = context.send(Command::Cancel(worker));
+                }
+            }
+        }
+    }
+}
+
+/// Sends a task to the supervisor, to be run by a new worker.
+pub(crate) fn submit(submitted: Submitted, order: Order) -> Link {
+    let worker = submitted.worker();
+    let slot = Arc::clone(&submitted.slot);
+    let sent = running().and_then(|context| {
+        context.begin(Command::Order(Box::new(submitted), Box::new(order)))?;
+        Ok(context)
+    });
+    link(sent, &slot, worker)
+}
+
+/// Hands a worker that exists to the supervisor.
+pub(crate) fn adopt(submitted: Submitted, lines: Lines) -> Link {
+    let worker = submitted.worker();
+    let slot = Arc::clone(&submitted.slot);
+    let sent = running().and_then(|context| {
+        context.begin(Command::Adopt(Box::new(submitted), Box::new(lines)))?;
+        Ok(context)
+    });
+    link(sent, &slot, worker)
+}
+
+fn link(sent: Result<&'static Context, Cause>, slot: &Arc<Slot>, worker: WorkerId) -> Link {
+    match sent {
+        Ok(context) => Link::Worker(context, worker),
+        Err(cause) => {
+            slot.fail(cause);
+            Link::Slot
+        }
+    }
+}
+
+/// Counts a task that runs on a thread as active until it is dropped, and has its time watched.
+pub(crate) struct ThreadTask {
+    context: &'static Context,
+    worker: WorkerId,
+    is_watched: bool,
+}
+
+/// The thread is about to start.
+pub(crate) fn thread_task(submitted: Submitted) -> Result<ThreadTask, Cause> {
+    let worker = submitted.worker();
+    let is_watched = submitted.options.timeout.is_some();
+    let context = if is_watched { running()? } else { current() };
+    context.enter();
+    let task = ThreadTask {
+        context,
+        worker,
+        is_watched,
+    };
+    if is_watched {
+        context.send(Command::Thread(Box::new(submitted)))?;
+    }
+    Ok(task)
+}
+
+impl Drop for ThreadTask {
+    fn drop(&mut self) {
+        if self.is_watched {
+            // A dead supervisor watches nothing any more.
+            let _ = self.context.send(Command::ThreadEnded(self.worker));
+        }
+        self.context.leave();
+    }
+}
+
+/// The next task's number and slot.
+pub(crate) fn slot(name: Name) -> Arc<Slot> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Slot::new(TaskId(NEXT.fetch_add(1, Ordering::Relaxed)), name)
+}
+
+/// Waits until no task has a worker or a thread; whether it came to that.
+pub(crate) fn wait_idle(limit: Duration) -> bool {
+    let Some(context) = CURRENT.get().filter(|context| context.is_current()) else {
+        return true;
+    };
+    let waited = context
+        .idle
+        .wait_timeout_while(lock(&context.active), limit, |active| *active > 0);
+    *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+}
+
+/// Makes the library's own threads safe to fork beside for as long as the result lives, and counts all others.
+///
+/// The supervisor is started first, so that it does not appear between the count and the fork.
+pub(crate) fn lock_for_fork() -> Result<(callbacks::Held, io::Result<usize>), Cause> {
+    let context = running()?;
+    let held = callbacks::hold();
+    let own = OWN_QUIET_THREADS + context.abandoned + usize::from(held.is_quiet);
+    Ok((held, sys::other_threads(own)))
+}
+
+impl Context {
+    fn new() -> Self {
+        Context {
+            generation: sys::generation(),
+            started: Mutex::default(),
+            waker: OnceLock::new(),
+            inbox: Mutex::default(),
+            dead: AtomicBool::new(false),
+            relay: Relay::default(),
+            active: Mutex::new(0),
+            idle: Condvar::new(),
+            abandoned: 0,
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
+    }
+
+    fn send(&self, command: Command) -> Result<(), Cause> {
+        let mut inbox = lock(&self.inbox);
+        if self.dead.load(Ordering::Acquire) {
+            return Err(Cause::Lost {
+                what: "the supervisor has ended".into(),
+            });
+        }
+        inbox.commands.push_back(command);
+        drop(inbox);
+        if let Some(waker) = self.waker.get() {
+            waker.ring();
+        }
+        Ok(())
+    }
+
+    /// Sends a command that brings a new worker.
+    fn begin(&self, command: Command) -> Result<(), Cause> {
+        self.enter();
+        self.send(command).inspect_err(|_| self.leave())
+    }
+
+    fn enter(&self) {
+        *lock(&self.active) += 1;
+    }
+
+    pub(super) fn leave(&self) {
+        let mut active = lock(&self.active);
+        *active -= 1;
+        if *active == 0 {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Everything that was sent since the last time.
+    pub(super) fn take_commands(&self, commands: &mut VecDeque<Command>) {
+        commands.append(&mut lock(&self.inbox).commands);
+    }
+
+    /// The supervisor is gone: takes what nobody will handle any more.
+    fn die(&self) -> VecDeque<Command> {
+        let mut inbox = lock(&self.inbox);
+        self.dead.store(true, Ordering::Release);
+        std::mem::take(&mut inbox.commands)
+    }
+}
+
+/// This process's context.
+pub(super) fn current() -> &'static Context {
+    match CURRENT.get() {
+        Some(context) if context.is_current() => context,
+        old => {
+            sys::watch_forks();
+            let mut new = Context::new();
+            if let Some(old) = old.filter(|old| old.generation == new.generation) {
+                new.abandoned = old.abandoned + 1;
+            }
+            CURRENT.replace(old, Box::new(new))
+        }
+    }
+}
+
+/// This process's context with its threads running.
+fn running() -> Result<&'static Context, Cause> {
+    let context = current();
+    let mut started = lock(&context.started);
+    if *started != Started::All {
+        start(context, &mut started).map_err(|error| Cause::launch("start the supervisor", error))?;
+    }
+    Ok(context)
+}
+
+fn start(context: &'static Context, started: &mut Started) -> io::Result<()> {
+    if *started == Started::Nothing {
+        quiet_thread("inparallel-stderr", move || {
+            context.relay.run(|| _ = context.send(Command::RelayHasRoom));
+        })?;
+        *started = Started::Relay;
+    }
+    let (poller, waker) = Poller::new()?;
+    let waker = Arc::new(waker);
+    let ear = Arc::clone(&waker);
+    quiet_thread("inparallel", move || supervise(context, poller, ear))?;
+    if context.waker.set(waker).is_err() {
+        unreachable!("a context gets its waker once, with the lock of its start held");
+    }
+    *started = Started::All;
+    sys::at_exit(flush_at_exit);
+    Ok(())
+}
+
+fn supervise(context: &'static Context, poller: Poller, waker: Arc<Waker>) {
+    let mut event_loop = EventLoop::new(context, poller, waker);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
+    let what = match result {
+        Ok(error) => format!("the supervisor cannot wait any more: {error}"),
+        Err(payload) => {
+            let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            format!("the supervisor panicked: {text}")
+        }
+    };
+    let unhandled = context.die();
+    event_loop.fail_all(unhandled, &what);
+}
+
+/// A thread of our own that takes no signals of the program's and never ends.
+///
+/// Returns when it runs: while it starts it may hold locks of std (such as that of the table of threads), which would stay
+/// locked in a fork that is made at that moment.
+fn quiet_thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 << 10);
+    let (runs, is_running) = std::sync::mpsc::channel();
+    sys::with_signals_blocked(|| {
+        builder.spawn(move || {
+            // Nobody else receives it, and the receiver waits.
+            let _ = runs.send(());
+            drop(runs);
+            run();
+        })
+    })?;
+    // An end without a word is an end too.
+    let _ = is_running.recv();
+    Ok(())
+}
+
+fn flush_at_exit() {
+    if let Some(context) = CURRENT.get().filter(|context| context.is_current()) {
+        context.relay.flush();
+    }
+}
+
+static CURRENT: Global<Context> = Global::new();
+
+/// The supervisor and the relay.
+const OWN_QUIET_THREADS: usize = 2;
+
+/// Sends a command past the checks of the layers above.
+#[cfg(test)]
+pub(super) fn send_for_test(command: Command) {
+    current().send(command).ok();
+}

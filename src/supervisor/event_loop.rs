@@ -1,0 +1,597 @@
+//! The supervisor's thread: it waits for everything at once, tells the state machine what happened, and does what that
+//! decides.
+//!
+//! A worker's pipe is drained before its exit is told, so that no answer is lost. What is read at one wake-up is bounded
+//! for each worker, so that a large result keeps nobody else waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Cause, Error};
+use crate::ids::WorkerId;
+use crate::launch::{self, Launch, Lines, Server};
+use crate::options::{Options, Stderr};
+use crate::slot::{Outcome, Slot};
+use crate::supervisor::context::{Command, Context, Submitted};
+use crate::supervisor::servers::describe;
+use crate::supervisor::state::{Action, Event, Kind, State, Why};
+use crate::sys::{ExitStatus, Incoming, Interest, Poller, Ready, Token, Waker};
+use crate::transport::{Outgoing, Read, Written};
+use crate::wire::{Frame, FrameError, Reply, Report};
+
+/// Everything that the thread owns.
+pub(super) struct EventLoop {
+    pub(super) context: &'static Context,
+    pub(super) poller: Poller,
+    pub(super) waker: Arc<Waker>,
+    /// What was sent and is not done yet: a member, so that nothing of it is lost if the thread ends by a fault.
+    pub(super) commands: VecDeque<Command>,
+    pub(super) state: State,
+    pub(super) actions: Vec<Action>,
+    pub(super) workers: HashMap<WorkerId, Worker>,
+    /// The one that makes new workers is the last; others are on their way out.
+    pub(super) servers: HashMap<u64, Server>,
+    pub(super) serving: Option<u64>,
+    pub(super) servers_made: u64,
+    pub(super) buffer: Vec<u8>,
+    pub(super) now: Instant,
+}
+
+/// A worker as the event loop sees it.
+pub(super) struct Worker {
+    pub(super) slot: Arc<Slot>,
+    pub(super) options: Options,
+    /// The server that it belongs to.
+    pub(super) server: Option<u64>,
+    pub(super) lines: Option<Lines>,
+    /// The end of its stderr.
+    pub(super) tail: Vec<u8>,
+    pub(super) is_stderr_paused: bool,
+    pub(super) answer: Option<(Reply, Vec<u8>)>,
+    pub(super) launch_failure: Option<Cause>,
+}
+
+/// What a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    Replies,
+    Stderr,
+    Calls,
+    Exit,
+    ServerControl,
+    ServerRoom,
+    ServerExit,
+}
+
+impl EventLoop {
+    pub(super) fn new(context: &'static Context, poller: Poller, waker: Arc<Waker>) -> Self {
+        EventLoop {
+            context,
+            poller,
+            waker,
+            commands: VecDeque::new(),
+            state: State::default(),
+            actions: Vec::new(),
+            workers: HashMap::new(),
+            servers: HashMap::new(),
+            serving: None,
+            servers_made: 0,
+            buffer: vec![0; READ_SIZE],
+            now: Instant::now(),
+        }
+    }
+
+    /// Runs as long as the process does; returns only if it cannot wait any more.
+    pub(super) fn run(&mut self) -> io::Error {
+        let mut ready = Vec::new();
+        loop {
+            ready.clear();
+            let deadline = if self.commands.is_empty() {
+                self.state.next_deadline()
+            } else {
+                Some(self.now)
+            };
+            if let Err(error) = self.poller.wait(&self.waker, deadline, &mut ready) {
+                return error;
+            }
+            self.now = Instant::now();
+            self.context.take_commands(&mut self.commands);
+            for _ in 0..COMMANDS_AT_ONCE {
+                let Some(command) = self.commands.pop_front() else {
+                    break;
+                };
+                self.command(command);
+            }
+            for Ready { token } in ready.drain(..) {
+                self.look_at(token);
+            }
+            // An answer that lies in the pipe came in time, however long the loop took to come to it.
+            for id in self.state.overdue(self.now) {
+                self.read_replies(id, READS_AT_ONCE);
+            }
+            self.state.tick(self.now, &mut self.actions);
+            self.act();
+        }
+    }
+
+    /// The thread ends by a fault: nobody will ever fulfil the futures that are left.
+    pub(super) fn fail_all(&mut self, unhandled: VecDeque<Command>, what: &str) {
+        let lost = || Cause::Lost {
+            what: what.to_owned(),
+        };
+        for command in std::mem::take(&mut self.commands).into_iter().chain(unhandled) {
+            if let Command::Order(submitted, _) | Command::Adopt(submitted, _) = command {
+                submitted.slot.fail(lost());
+                self.context.leave();
+            }
+        }
+        for (_, worker) in self.workers.drain() {
+            if let Some(child) = worker.lines.as_ref().and_then(|lines| lines.child.as_ref()) {
+                child.end();
+            }
+            worker.slot.fail(lost());
+            if worker.is_process() {
+                self.context.leave();
+            }
+        }
+        for (_, server) in self.servers.drain() {
+            server.child().end();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Order(submitted, order) => {
+                let id = self.enter(*submitted, Kind::Process);
+                if order.is_spawn {
+                    let Some(worker) = self.workers.get(&id) else {
+                        return;
+                    };
+                    let lines = launch::spawn(&worker.options, *order);
+                    self.open(id, lines);
+                } else {
+                    let Some(worker) = self.workers.get(&id) else {
+                        return;
+                    };
+                    let options = worker.options.clone();
+                    self.launch(Launch::new(id, options, *order));
+                }
+            }
+            Command::Adopt(submitted, lines) => {
+                let id = self.enter(*submitted, Kind::Process);
+                self.open(id, Ok(*lines));
+            }
+            Command::Thread(submitted) => {
+                self.enter(*submitted, Kind::Thread);
+            }
+            Command::ThreadEnded(id) => self.tell(id, Event::Exited(ExitStatus::Unknown)),
+            Command::Cancel(id) => self.tell(id, Event::Cancelled),
+            Command::RelayHasRoom => {
+                let paused: Vec<_> = self
+                    .workers
+                    .iter()
+                    .filter(|(_, w)| w.is_stderr_paused)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for id in paused {
+                    self.resume_stderr(id);
+                }
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for it"),
+        }
+    }
+
+    fn enter(&mut self, submitted: Submitted, kind: Kind) -> WorkerId {
+        let id = submitted.worker();
+        let Submitted { slot, options } = submitted;
+        let event = Event::Submitted {
+            limit: options.timeout,
+            grace: options.grace_or_default(),
+            kind,
+        };
+        let worker = Worker {
+            slot,
+            options,
+            server: None,
+            lines: None,
+            tail: Vec::new(),
+            is_stderr_paused: false,
+            answer: None,
+            launch_failure: None,
+        };
+        self.workers.insert(id, worker);
+        self.tell(id, event);
+        id
+    }
+
+    /// A worker's lines exist, or never will.
+    pub(super) fn open(&mut self, id: WorkerId, lines: Result<Lines, Cause>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let mut lines = match lines {
+            Ok(lines) => lines,
+            Err(cause) => {
+                worker.launch_failure = Some(cause);
+                return self.tell(id, Event::LaunchFailed);
+            }
+        };
+        let mut watched = self.poller.add(
+            lines.replies.fd(),
+            Channel::Replies.token(id.0),
+            Interest::Readable,
+        );
+        if let Some(stderr) = &lines.stderr {
+            watched = watched.and(
+                self.poller
+                    .add(stderr, Channel::Stderr.token(id.0), Interest::Readable),
+            );
+        }
+        // Making it took its time, which is not the task's.
+        self.now = Instant::now();
+        if let Some(child) = &lines.child {
+            watched = watched.and(self.poller.add(
+                child.exit(),
+                Channel::Exit.token(id.0),
+                Interest::Readable,
+            ));
+            worker.slot.set_pid(child.pid());
+        }
+        // One that cannot be watched gets no call. Closed when all is written: the worker then ends after its answer.
+        if watched.is_ok()
+            && let Some(mut calls) = lines.calls.take()
+            && calls.step() == Written::Some
+        {
+            watched = self
+                .poller
+                .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable);
+            lines.calls = Some(calls);
+        }
+        let is_launched = lines.is_up;
+        match watched {
+            Ok(()) => {
+                worker.lines = Some(lines);
+                let server = worker.server.and_then(|serial| self.servers.get(&serial));
+                if is_launched {
+                    self.tell(id, Event::Launched);
+                } else if server.is_none_or(Server::is_ready) {
+                    self.tell(id, Event::Awaited);
+                }
+            }
+            Err(error) => {
+                // Without eyes on it, it must not run.
+                if let Some(child) = &lines.child {
+                    child.end();
+                } else {
+                    self.signal(id, true);
+                }
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.launch_failure = Some(Cause::launch("watch the worker", error));
+                }
+                self.tell(id, Event::LaunchFailed);
+            }
+        }
+    }
+
+    fn look_at(&mut self, token: Token) {
+        let (channel, number) = Channel::of(token);
+        let id = WorkerId(number);
+        match channel {
+            Channel::Replies => self.read_replies(id, READS_AT_ONCE),
+            Channel::Stderr => self.read_stderr(id, 1),
+            Channel::Calls => self.write_calls(id),
+            Channel::Exit => {
+                let lines = self.workers.get(&id).and_then(|worker| worker.lines.as_ref());
+                let status = lines.and_then(|lines| lines.child.as_ref()?.try_reap());
+                if let Some(status) = status {
+                    self.exited(id, status);
+                }
+            }
+            Channel::ServerControl => self.hear_server(number),
+            Channel::ServerRoom => self.pump(number),
+            Channel::ServerExit => self.server_exited(number),
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus) {
+        self.drain(id);
+        if let Some(worker) = self.workers.get_mut(&id)
+            && let Some(lines) = &worker.lines
+            && lines.child.is_some()
+            && !lines.is_up
+        {
+            let what = format!(
+                "the program that was executed {}, and did not become a worker",
+                describe(status)
+            );
+            worker.launch_failure = Some(Cause::refused(what));
+            return self.tell(id, Event::LaunchFailed);
+        }
+        self.tell(id, Event::Exited(status));
+    }
+
+    /// Reads everything that a dead worker left in its pipes; no more comes after it.
+    pub(super) fn drain(&mut self, id: WorkerId) {
+        self.read_replies(id, READS_TO_DRAIN);
+        self.read_stderr(id, READS_TO_DRAIN);
+    }
+
+    fn read_replies(&mut self, id: WorkerId, most: usize) {
+        for _ in 0..most {
+            let mut events = Vec::new();
+            let mut go_on = false;
+            let mut is_over = false;
+            let Some(worker) = self.workers.get_mut(&id) else {
+                return;
+            };
+            let Some(lines) = &mut worker.lines else {
+                return;
+            };
+            let (slot, answer) = (&worker.slot, &mut worker.answer);
+            lines.replies.step(&mut self.buffer, |read| match read {
+                Read::Frame(Frame {
+                    message: Report { pid, reply },
+                    payload,
+                }) => {
+                    if slot.pid().is_none() {
+                        slot.set_pid(pid);
+                    }
+                    if reply == Reply::Ready {
+                        lines.is_up = true;
+                        events.push(Event::Launched);
+                    } else if reply == Reply::Lingers {
+                        events.push(Event::Lingers);
+                    } else if answer.is_none() {
+                        *answer = Some((reply, payload));
+                        events.push(Event::Replied);
+                    }
+                }
+                Read::Part { more } => go_on = more,
+                Read::End => {
+                    is_over = true;
+                    events.push(Event::Closed);
+                }
+                Read::Broken(FrameError::Garbage(what)) => {
+                    is_over = true;
+                    events.push(Event::Broken(Why::Garbage(what)));
+                }
+                Read::Broken(FrameError::TooLarge { len, limit }) => {
+                    is_over = true;
+                    events.push(Event::Broken(Why::TooLarge { len, limit }));
+                }
+            });
+            if is_over {
+                self.poller.remove(lines.replies.fd());
+            }
+            for event in events {
+                self.tell(id, event);
+            }
+            if is_over || !go_on {
+                return;
+            }
+        }
+    }
+
+    fn read_stderr(&mut self, id: WorkerId, most: usize) {
+        for _ in 0..most {
+            let Some(worker) = self.workers.get_mut(&id) else {
+                return;
+            };
+            let Some(stderr) = worker.lines.as_mut().and_then(|lines| lines.stderr.as_mut()) else {
+                return;
+            };
+            match stderr.read(&mut self.buffer) {
+                Ok(Incoming::Bytes(count)) => {
+                    let bytes = &self.buffer[..count];
+                    keep_tail(&mut worker.tail, bytes);
+                    if worker.options.stderr_or_default() == Stderr::Tee
+                        && !self.context.relay.push(bytes)
+                        && !worker.is_stderr_paused
+                    {
+                        self.poller.remove(stderr);
+                        worker.is_stderr_paused = true;
+                    }
+                    // What a pipe holds by default: more comes only from somebody who goes on writing.
+                    if worker.is_stderr_paused {
+                        return;
+                    }
+                }
+                Ok(Incoming::NothingYet) => return,
+                Ok(Incoming::End) | Err(_) => {
+                    self.poller.remove(stderr);
+                    if let Some(lines) = &mut worker.lines {
+                        lines.stderr = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn resume_stderr(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.is_stderr_paused = false;
+        if let Some(stderr) = worker.lines.as_ref().and_then(|lines| lines.stderr.as_ref()) {
+            // It was watched before; without room for it now its end is still drained.
+            let _ = self
+                .poller
+                .add(stderr, Channel::Stderr.token(id.0), Interest::Readable);
+        }
+    }
+
+    fn write_calls(&mut self, id: WorkerId) {
+        let Some(lines) = self.workers.get_mut(&id).and_then(|worker| worker.lines.as_mut()) else {
+            return;
+        };
+        if let Some(calls) = lines.calls.take_if(|calls| calls.step() != Written::Some) {
+            self.poller.remove(Outgoing::fd(&calls));
+        }
+    }
+
+    pub(super) fn tell(&mut self, id: WorkerId, event: Event) {
+        self.state.handle(id, event, self.now, &mut self.actions);
+        self.act();
+    }
+
+    /// Does what the state machine decided.
+    fn act(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Terminate(id) => self.signal(id, false),
+                    Action::Kill(id) => self.signal(id, true),
+                    Action::Finish(id, why) => self.finish(id, why),
+                    Action::Release(id) => self.release(id),
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, id: WorkerId, kill: bool) {
+        let Some(worker) = self.workers.get(&id) else {
+            return;
+        };
+        if let Some(child) = worker.lines.as_ref().and_then(|lines| lines.child.as_ref()) {
+            return child.signal(kill);
+        }
+        let Some(serial) = worker.server else {
+            return;
+        };
+        let Some(server) = self.servers.get_mut(&serial) else {
+            return;
+        };
+        if server.signal(id, kill) {
+            self.pump(serial);
+        } else {
+            self.tell(id, Event::LaunchFailed);
+        }
+    }
+
+    /// Fulfils the future.
+    fn finish(&mut self, id: WorkerId, why: Why) {
+        // What the task wrote came before its end.
+        self.read_stderr(id, READS_TO_DRAIN);
+        if let Why::NotLaunched(_) = why
+            && let Some(serial) = self.workers.get(&id).and_then(|worker| worker.server)
+        {
+            // A server that does not answer would keep the next one waiting as long.
+            self.dismiss(serial);
+        }
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let answer = if why == Why::Answered {
+            worker.answer.take()
+        } else {
+            None
+        };
+        let cause = match (why, answer) {
+            (_, Some((Reply::Returned { is_err }, payload))) => {
+                worker.slot.end(Outcome::Returned {
+                    payload: Arc::new(payload),
+                    is_err,
+                });
+                return;
+            }
+            (_, Some((reply, _))) => Cause::of(reply),
+            (Why::Answered, None) => Cause::Protocol {
+                what: "an answer went missing".into(),
+            },
+            (Why::LaunchFailed, None) => worker
+                .launch_failure
+                .take()
+                .unwrap_or_else(|| Cause::refused("nobody said why")),
+            (Why::NotLaunched(limit), None) => {
+                Cause::refused(format!("the worker was not there after {limit:?}"))
+            }
+            (Why::Died(ExitStatus::Exited(code)), None) => Cause::Exited { code: Some(code) },
+            (Why::Died(ExitStatus::Signaled { signal, core }), None) => Cause::Signaled { signal, core },
+            (Why::Died(ExitStatus::Unknown), None) => Cause::Exited { code: None },
+            (Why::TimedOut(limit), None) => Cause::TimedOut { limit },
+            (Why::Cancelled, None) => Cause::Cancelled,
+            (Why::Garbage(what), None) => Cause::Protocol { what },
+            (Why::TooLarge { len, limit }, None) => Cause::ResultTooLarge { len, limit },
+            (Why::Lost(what), None) => Cause::Lost { what },
+        };
+        let error = Error::new(worker.slot.name.to_string(), cause);
+        let error = error.with_worker(worker.slot.pid(), std::mem::take(&mut worker.tail));
+        worker.slot.end(Outcome::Failed(error));
+    }
+
+    fn release(&mut self, id: WorkerId) {
+        // Output after the answer, by a handler or a thread of the task's, still reaches the terminal.
+        self.read_stderr(id, READS_TO_DRAIN);
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        if let Some(lines) = &worker.lines {
+            self.poller.remove(lines.replies.fd());
+            if let Some(stderr) = &lines.stderr {
+                self.poller.remove(stderr);
+            }
+            if let Some(calls) = &lines.calls {
+                self.poller.remove(calls.fd());
+            }
+            if let Some(child) = &lines.child {
+                self.poller.remove(child.exit());
+            }
+        }
+        let is_process = worker.is_process();
+        drop(worker);
+        if is_process {
+            self.context.leave();
+        }
+    }
+}
+
+impl Worker {
+    /// A thread counts its own end.
+    fn is_process(&self) -> bool {
+        self.options.method().is_isolated()
+    }
+}
+
+impl Channel {
+    const ALL: [Channel; 7] = [
+        Channel::Replies,
+        Channel::Stderr,
+        Channel::Calls,
+        Channel::Exit,
+        Channel::ServerControl,
+        Channel::ServerRoom,
+        Channel::ServerExit,
+    ];
+
+    pub(super) fn token(self, number: u64) -> Token {
+        Token(number << 3 | self as u64)
+    }
+
+    fn of(token: Token) -> (Channel, u64) {
+        // Only `token` makes them, so that no index is out of range.
+        (
+            Channel::ALL[(token.0 & 7) as usize % Channel::ALL.len()],
+            token.0 >> 3,
+        )
+    }
+}
+
+/// Keeps the last bytes.
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = &bytes[bytes.len().saturating_sub(LONGEST_TAIL)..];
+    let surplus = (tail.len() + bytes.len()).saturating_sub(LONGEST_TAIL);
+    tail.drain(..surplus.min(tail.len()));
+    tail.extend_from_slice(bytes);
+}
+
+const LONGEST_TAIL: usize = 4 << 10;
+const READ_SIZE: usize = 64 << 10;
+const READS_AT_ONCE: usize = 4;
+/// A pipe holds 1 MiB at most, unless root made it larger; the bound is for one that a grandchild goes on filling.
+const READS_TO_DRAIN: usize = 64;
+/// Executing a program takes the supervisor a while, in which it does nothing else.
+const COMMANDS_AT_ONCE: usize = 16;

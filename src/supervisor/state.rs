@@ -1,0 +1,320 @@
+//! What happens to workers, decided from events alone: no I/O, no clock, no lock.
+//!
+//! ```text
+//!            Launched            Replied                 Exited
+//! Launching ---------> Running -----------> Leaving ---------------> gone
+//!     |                 | | |                  ^  still there after a second: kill
+//!     | LaunchFailed    | | | Closed           |
+//!     v                 | | +--> Closed: a second for the exit, then kill
+//!    gone               | | Exited: gone
+//!                       | | timeout, cancel, broken protocol
+//!                       v
+//!                    Ending: terminate, grace, kill --- Exited ---> gone
+//! ```
+//!
+//! Replied and Launched come by different ways, in any order. Each worker gets exactly one `Finish`, and exactly one
+//! `Release`, which is the last that is heard of it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::ids::WorkerId;
+use crate::sys::ExitStatus;
+
+/// Something that happened to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A worker is to be made, or was made.
+    Submitted {
+        limit: Option<Duration>,
+        grace: Duration,
+        kind: Kind,
+    },
+    /// Somebody is at making the process.
+    Awaited,
+    /// The process exists, and is a worker.
+    Launched,
+    LaunchFailed,
+    /// An answer arrived, and is kept by the event loop.
+    Replied,
+    /// The worker will stay after its answer.
+    Lingers,
+    /// What arrives is not the protocol.
+    Broken(Why),
+    /// The worker closed its channel.
+    Closed,
+    Exited(ExitStatus),
+    /// The caller wants no result any more.
+    Cancelled,
+    /// The process that watched the worker is gone, and the worker with it.
+    Lost(String),
+}
+
+/// What stands behind a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A process; it exists from [`Event::Launched`] on.
+    Process,
+    /// A thread, which nobody can stop.
+    Thread,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Ask the process group to end.
+    Terminate(WorkerId),
+    Kill(WorkerId),
+    /// Fulfil the future.
+    Finish(WorkerId, Why),
+    /// Close and forget everything of the worker.
+    Release(WorkerId),
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The event loop has the answer.
+    Answered,
+    /// The event loop has the reason.
+    LaunchFailed,
+    /// Nobody said that it exists.
+    NotLaunched(Duration),
+    Died(ExitStatus),
+    TimedOut(Duration),
+    Cancelled,
+    Garbage(String),
+    TooLarge {
+        len: u64,
+        limit: u64,
+    },
+    Lost(String),
+}
+
+/// All workers of a process.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    workers: HashMap<WorkerId, Worker>,
+    /// At most one for each worker, as in its phase.
+    deadlines: BTreeSet<(Instant, WorkerId)>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    phase: Phase,
+    deadline: Option<Instant>,
+    limit: Option<Duration>,
+    grace: Duration,
+    lingers: bool,
+    is_thread: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    /// The deadline is when it is given up; there is none until somebody is at it.
+    Launching,
+    /// The deadline is the task's time limit.
+    Running,
+    /// The deadline is when it is killed.
+    Closed,
+    /// Finished; the deadline is when it is killed.
+    Leaving,
+    /// The deadline is when it is killed, or given up.
+    Ending { why: Why, killed: bool },
+}
+
+impl State {
+    /// The next moment at which [`tick`](State::tick) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Running workers whose time is up by now.
+    pub(crate) fn overdue(&self, now: Instant) -> Vec<WorkerId> {
+        let due = self
+            .deadlines
+            .iter()
+            .take_while(|(deadline, _)| *deadline <= now)
+            .map(|(_, id)| *id);
+        due.filter(|id| {
+            self.workers
+                .get(id)
+                .is_some_and(|worker| matches!(worker.phase, Phase::Running))
+        })
+        .collect()
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while let Some(&(deadline, id)) = self.deadlines.first() {
+            if deadline > now {
+                return;
+            }
+            self.deadlines.pop_first();
+            let Some(worker) = self.workers.get_mut(&id) else {
+                continue;
+            };
+            worker.deadline = None;
+            match worker.phase.clone() {
+                Phase::Running => {
+                    let limit = worker.limit.unwrap_or_default();
+                    self.end(id, Why::TimedOut(limit), now, actions);
+                }
+                Phase::Closed => self.end(id, Why::Garbage(CLOSED.into()), now, actions),
+                Phase::Leaving => actions.push(Action::Kill(id)),
+                Phase::Ending { why, killed: false } => {
+                    worker.phase = Phase::Ending { why, killed: true };
+                    self.arm(id, now.checked_add(AFTER_KILL));
+                    actions.push(Action::Kill(id));
+                }
+                // A process that does not die of SIGKILL hangs in the kernel: its future need not.
+                Phase::Ending { why, killed: true } => {
+                    worker.phase = Phase::Leaving;
+                    actions.push(Action::Finish(id, why));
+                }
+                Phase::Launching => {
+                    worker.grace = Duration::ZERO;
+                    self.end(id, Why::NotLaunched(TO_LAUNCH), now, actions);
+                }
+            }
+        }
+    }
+
+    /// Something happened.
+    pub(crate) fn handle(&mut self, id: WorkerId, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        if let Event::Submitted { limit, grace, kind } = event {
+            let is_thread = kind == Kind::Thread;
+            let phase = if is_thread {
+                Phase::Running
+            } else {
+                Phase::Launching
+            };
+            let worker = Worker {
+                phase,
+                deadline: None,
+                limit,
+                grace,
+                lingers: false,
+                is_thread,
+            };
+            self.workers.insert(id, worker);
+            if is_thread {
+                self.arm_limit(id, now);
+            }
+            return;
+        }
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        match (worker.phase.clone(), event) {
+            (Phase::Launching, Event::Launched) => {
+                worker.phase = Phase::Running;
+                self.arm_limit(id, now);
+            }
+            (Phase::Launching, Event::Awaited) => self.arm(id, now.checked_add(TO_LAUNCH)),
+            (
+                Phase::Leaving | Phase::Ending { .. } | Phase::Running | Phase::Closed,
+                Event::Launched | Event::Awaited,
+            ) => {}
+
+            (Phase::Launching | Phase::Running, Event::Lingers) => worker.lingers = true,
+            (Phase::Launching | Phase::Running, Event::Replied) => {
+                worker.phase = Phase::Leaving;
+                let until = if worker.lingers {
+                    None
+                } else {
+                    now.checked_add(TO_LEAVE)
+                };
+                self.arm(id, until);
+                actions.push(Action::Finish(id, Why::Answered));
+            }
+            (Phase::Launching | Phase::Running, Event::Closed) => {
+                worker.phase = Phase::Closed;
+                self.arm(id, now.checked_add(TO_LEAVE));
+            }
+            (Phase::Launching | Phase::Running | Phase::Closed, Event::Broken(why)) => {
+                worker.grace = Duration::ZERO;
+                self.end(id, why, now, actions);
+            }
+            (Phase::Launching | Phase::Running | Phase::Closed, Event::Cancelled) => {
+                self.end(id, Why::Cancelled, now, actions);
+            }
+            // After its answer a worker has nothing to say. What it says instead, and how it ends, changes nothing.
+            (
+                Phase::Leaving | Phase::Ending { .. } | Phase::Closed,
+                Event::Lingers | Event::Replied | Event::Closed | Event::Broken(_) | Event::Cancelled,
+            ) => {}
+
+            (Phase::Leaving, Event::Exited(_) | Event::Lost(_) | Event::LaunchFailed) => {
+                self.release(id, actions)
+            }
+            (phase, Event::Exited(status)) => self.finish(id, phase, Why::Died(status), actions),
+            (phase, Event::Lost(what)) => self.finish(id, phase, Why::Lost(what), actions),
+            (phase, Event::LaunchFailed) => self.finish(id, phase, Why::LaunchFailed, actions),
+
+            (_, Event::Submitted { .. }) => {}
+        }
+    }
+
+    /// Begins to end a worker.
+    fn end(&mut self, id: WorkerId, why: Why, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.is_thread {
+            return self.finish(id, Phase::Running, why, actions);
+        }
+        let killed = worker.grace.is_zero();
+        let until = now.checked_add(if killed { AFTER_KILL } else { worker.grace });
+        worker.phase = Phase::Ending { why, killed };
+        self.arm(id, until);
+        actions.push(if killed {
+            Action::Kill(id)
+        } else {
+            Action::Terminate(id)
+        });
+    }
+
+    /// The worker is gone: its future gets what was decided before, or else `why`.
+    fn finish(&mut self, id: WorkerId, phase: Phase, why: Why, actions: &mut Vec<Action>) {
+        let why = match phase {
+            Phase::Ending { why: decided, .. } => decided,
+            _ => why,
+        };
+        actions.push(Action::Finish(id, why));
+        self.release(id, actions);
+    }
+
+    fn release(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
+        self.arm(id, None);
+        self.workers.remove(&id);
+        actions.push(Action::Release(id));
+    }
+
+    fn arm_limit(&mut self, id: WorkerId, now: Instant) {
+        let limit = self.workers.get(&id).and_then(|worker| worker.limit);
+        self.arm(id, limit.and_then(|limit| now.checked_add(limit)));
+    }
+
+    fn arm(&mut self, id: WorkerId, deadline: Option<Instant>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut worker.deadline, deadline) {
+            self.deadlines.remove(&(old, id));
+        }
+        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
+    }
+}
+
+/// What a worker that closed its channel is accused of, if it does not exit.
+const CLOSED: &str = "it closed its channel without an answer, and did not exit";
+
+/// How long it may take until a process that was asked for exists. Generous: it is for those that never will.
+const TO_LAUNCH: Duration = Duration::from_secs(60);
+
+/// How long a worker may take to exit once it has nothing to do.
+const TO_LEAVE: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to end a killed process before its future ends without it.
+const AFTER_KILL: Duration = Duration::from_secs(5);

@@ -1,0 +1,384 @@
+use std::time::{Duration, Instant};
+
+use super::state::{Action, Event, Kind, State, Why};
+use crate::ids::WorkerId;
+use crate::sys::ExitStatus;
+
+const ID: WorkerId = WorkerId(7);
+const LIMIT: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_millis(500);
+const SEGV: ExitStatus = ExitStatus::Signaled {
+    signal: 11,
+    core: true,
+};
+
+/// One worker, and what was decided about it.
+struct Story {
+    state: State,
+    now: Instant,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Happens(Event),
+    /// The clock reaches the next deadline, if there is one.
+    TimePasses,
+}
+use Step::{Happens, TimePasses};
+
+impl Story {
+    fn begin(limit: Option<Duration>, grace: Duration, kind: Kind) -> Story {
+        let mut story = Story {
+            state: State::default(),
+            now: Instant::now(),
+            actions: Vec::new(),
+        };
+        story.step(&Happens(Event::Submitted { limit, grace, kind }));
+        story
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Happens(event) => self.state.handle(ID, event.clone(), self.now, &mut self.actions),
+            TimePasses => {
+                if let Some(deadline) = self.state.next_deadline() {
+                    self.now = deadline;
+                    self.state.tick(deadline, &mut self.actions);
+                    assert_ne!(
+                        self.state.next_deadline(),
+                        Some(deadline),
+                        "the clock would not get on"
+                    );
+                }
+            }
+        }
+    }
+
+    fn finishes(&self) -> Vec<&Why> {
+        self.actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Finish(ID, why) => Some(why),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn count(&self, wanted: &Action) -> usize {
+        self.actions.iter().filter(|action| *action == wanted).count()
+    }
+}
+
+fn check(steps: &[Step], wanted: &[Action]) {
+    let mut story = Story::begin(Some(LIMIT), GRACE, Kind::Process);
+    steps.iter().for_each(|step| story.step(step));
+    assert_eq!(story.actions, wanted, "after {steps:?}");
+}
+
+fn exits(status: ExitStatus) -> Step {
+    Happens(Event::Exited(status))
+}
+
+#[test]
+fn each_ending_is_what_happened_first() {
+    use Action::{Finish, Kill, Release, Terminate};
+    let launched = || Happens(Event::Launched);
+    let replied = || Happens(Event::Replied);
+    let cancelled = || Happens(Event::Cancelled);
+    let done = exits(ExitStatus::Exited(0));
+
+    check(
+        &[launched(), replied(), done.clone()],
+        &[Finish(ID, Why::Answered), Release(ID)],
+    );
+    // The answer may come before the word that the worker exists.
+    check(
+        &[replied(), launched(), done.clone()],
+        &[Finish(ID, Why::Answered), Release(ID)],
+    );
+    check(
+        &[launched(), exits(SEGV)],
+        &[Finish(ID, Why::Died(SEGV)), Release(ID)],
+    );
+    check(&[exits(SEGV)], &[Finish(ID, Why::Died(SEGV)), Release(ID)]);
+    check(
+        &[Happens(Event::LaunchFailed)],
+        &[Finish(ID, Why::LaunchFailed), Release(ID)],
+    );
+    // A result that comes too late is thrown away.
+    check(
+        &[launched(), TimePasses, replied(), done.clone()],
+        &[Terminate(ID), Finish(ID, Why::TimedOut(LIMIT)), Release(ID)],
+    );
+    check(
+        &[launched(), TimePasses, TimePasses, exits(SEGV)],
+        &[
+            Terminate(ID),
+            Kill(ID),
+            Finish(ID, Why::TimedOut(LIMIT)),
+            Release(ID),
+        ],
+    );
+    check(
+        &[launched(), cancelled(), replied(), TimePasses, exits(SEGV)],
+        &[Terminate(ID), Kill(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    // A launch that is taken back, or that fails anyhow.
+    check(
+        &[cancelled(), Happens(Event::LaunchFailed)],
+        &[Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    check(
+        &[cancelled(), launched(), exits(SEGV)],
+        &[Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    // Cancelled too late.
+    check(
+        &[launched(), replied(), cancelled(), done.clone()],
+        &[Finish(ID, Why::Answered), Release(ID)],
+    );
+    // Answered, and does not leave.
+    check(
+        &[launched(), replied(), TimePasses, exits(SEGV)],
+        &[Finish(ID, Why::Answered), Kill(ID), Release(ID)],
+    );
+    // Answered, and has a reason to stay.
+    check(
+        &[
+            launched(),
+            Happens(Event::Lingers),
+            replied(),
+            TimePasses,
+            done.clone(),
+        ],
+        &[Finish(ID, Why::Answered), Release(ID)],
+    );
+    // A closed channel is how every worker ends; only one that goes on is accused of it.
+    check(
+        &[launched(), Happens(Event::Closed), exits(SEGV)],
+        &[Finish(ID, Why::Died(SEGV)), Release(ID)],
+    );
+    let garbage = Why::Garbage("x".into());
+    check(
+        &[launched(), Happens(Event::Broken(garbage.clone())), exits(SEGV)],
+        &[Kill(ID), Finish(ID, garbage), Release(ID)],
+    );
+    check(
+        &[launched(), Happens(Event::Lost("gone".into())), exits(SEGV)],
+        &[Finish(ID, Why::Lost("gone".into())), Release(ID)],
+    );
+}
+
+#[test]
+fn a_closed_channel_without_an_exit_is_killed() {
+    let mut story = Story::begin(None, GRACE, Kind::Process);
+    for step in [
+        Happens(Event::Launched),
+        Happens(Event::Closed),
+        TimePasses,
+        TimePasses,
+        exits(SEGV),
+    ] {
+        story.step(&step);
+    }
+    assert!(
+        matches!(story.finishes()[..], [Why::Garbage(_)]),
+        "{:?}",
+        story.actions
+    );
+    assert_eq!(story.count(&Action::Kill(ID)), 1);
+}
+
+#[test]
+fn time_counts_from_the_launch() {
+    let mut story = Story::begin(Some(LIMIT), GRACE, Kind::Process);
+    assert_eq!(story.state.next_deadline(), None);
+    story.now += LIMIT * 3;
+    story.step(&Happens(Event::Launched));
+    assert_eq!(story.state.next_deadline(), Some(story.now + LIMIT));
+}
+
+#[test]
+fn without_grace_the_first_word_is_kill() {
+    let mut story = Story::begin(Some(LIMIT), Duration::ZERO, Kind::Process);
+    for step in [Happens(Event::Launched), TimePasses, exits(SEGV)] {
+        story.step(&step);
+    }
+    assert_eq!(
+        story.actions,
+        [
+            Action::Kill(ID),
+            Action::Finish(ID, Why::TimedOut(LIMIT)),
+            Action::Release(ID)
+        ]
+    );
+}
+
+#[test]
+fn a_process_that_does_not_die_keeps_no_future_waiting() {
+    let mut story = Story::begin(Some(LIMIT), GRACE, Kind::Process);
+    for step in [Happens(Event::Launched), TimePasses, TimePasses, TimePasses] {
+        story.step(&step);
+    }
+    assert_eq!(story.finishes(), [&Why::TimedOut(LIMIT)]);
+    assert_eq!(story.count(&Action::Release(ID)), 0);
+    story.step(&exits(SEGV));
+    assert_eq!(story.finishes().len(), 1);
+    assert_eq!(story.count(&Action::Release(ID)), 1);
+}
+
+#[test]
+fn a_thread_is_left_alone_when_its_time_is_up() {
+    let mut story = Story::begin(Some(LIMIT), GRACE, Kind::Thread);
+    story.step(&TimePasses);
+    assert_eq!(
+        story.actions,
+        [Action::Finish(ID, Why::TimedOut(LIMIT)), Action::Release(ID)]
+    );
+    story.step(&exits(ExitStatus::Unknown));
+    assert_eq!(story.actions.len(), 2);
+}
+
+/// Everything that can happen, in every order, each once: a worker is finished exactly once and released exactly once,
+/// nothing is said of it afterwards, and no deadline is left behind.
+#[test]
+fn every_order_of_events_ends_once() {
+    let happenings = [
+        Happens(Event::Awaited),
+        Happens(Event::Launched),
+        Happens(Event::Replied),
+        Happens(Event::Cancelled),
+        Happens(Event::Closed),
+        Happens(Event::Lingers),
+        Happens(Event::Broken(Why::Garbage("x".into()))),
+        TimePasses,
+    ];
+    let endings = [
+        Happens(Event::Exited(ExitStatus::Exited(0))),
+        Happens(Event::Exited(SEGV)),
+        Happens(Event::Lost("gone".into())),
+        Happens(Event::LaunchFailed),
+    ];
+    let mut orders = 0;
+    for limit in [None, Some(LIMIT)] {
+        for grace in [Duration::ZERO, GRACE] {
+            permute(&happenings, &mut Vec::new(), &mut |before| {
+                for ending in &endings {
+                    let mut story = Story::begin(limit, grace, Kind::Process);
+                    before.iter().for_each(|step| story.step(step));
+                    assert_eq!(story.count(&Action::Release(ID)), 0, "released alive: {before:?}");
+                    story.step(ending);
+                    let said = story.actions.clone();
+                    assert_eq!(story.finishes().len(), 1, "{before:?} {ending:?}: {said:?}");
+                    assert_eq!(
+                        story.count(&Action::Release(ID)),
+                        1,
+                        "{before:?} {ending:?}: {said:?}"
+                    );
+                    assert_eq!(said.last(), Some(&Action::Release(ID)), "{before:?} {ending:?}");
+                    assert_eq!(story.state.next_deadline(), None, "{before:?} {ending:?}");
+                    expect_first_decider(before, ending, story.finishes()[0]);
+                    for step in before.iter().chain(&endings) {
+                        story.step(step);
+                    }
+                    assert_eq!(story.actions, said, "{before:?} {ending:?}");
+                    orders += 1;
+                }
+            });
+        }
+    }
+    assert!(orders > 100_000, "{orders}");
+}
+
+/// The answer counts if it came before everything that condemns the worker.
+fn expect_first_decider(before: &[Step], ending: &Step, why: &Why) {
+    let decider = before.iter().find(|step| {
+        matches!(
+            step,
+            Happens(Event::Replied | Event::Cancelled | Event::Broken(_)) | Happens(Event::Closed)
+        )
+    });
+    match decider {
+        // Time may have decided before.
+        _ if matches!(why, Why::TimedOut(_) | Why::NotLaunched(_)) => {}
+        Some(Happens(Event::Replied)) => assert_eq!(*why, Why::Answered),
+        Some(Happens(Event::Cancelled)) => assert_eq!(*why, Why::Cancelled),
+        Some(Happens(Event::Broken(garbage))) => assert_eq!(why, garbage),
+        Some(_) => assert_ne!(*why, Why::Answered, "nothing arrives on a closed channel"),
+        None => match ending {
+            Happens(Event::Exited(status)) => assert_eq!(*why, Why::Died(*status)),
+            Happens(Event::Lost(what)) => assert_eq!(*why, Why::Lost(what.clone())),
+            _ => assert_eq!(*why, Why::LaunchFailed),
+        },
+    }
+}
+
+/// Every ordered selection, of any length.
+fn permute(left: &[Step], chosen: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
+    each(chosen);
+    for (at, step) in left.iter().enumerate() {
+        // Two equal steps make the same orders.
+        if left[..at].contains(step) {
+            continue;
+        }
+        let mut rest = left.to_vec();
+        rest.remove(at);
+        chosen.push(step.clone());
+        permute(&rest, chosen, each);
+        chosen.pop();
+    }
+}
+
+mod with_processes {
+    use super::super::context::{Command, send_for_test};
+    use crate::ids::Name;
+    use crate::options::{Options, StartMethod};
+    use crate::{ErrorKind, TaskFuture, wait_idle};
+    use std::time::Duration;
+
+    /// 1. Tasks run. 2. The supervisor panics. 3. Their futures fail, their processes are gone. 4. The next call works.
+    #[test]
+    fn a_panic_of_the_supervisor_fails_all_futures_and_is_survived() {
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            assert_eq!(start(method, double, 4).wait().unwrap(), 8);
+            let pending: Vec<_> = (0..3).map(|x| start(method, forever, x)).collect();
+            send_for_test(Command::Panic);
+            for future in pending {
+                let error = future.wait().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+                assert!(error.to_string().contains("a test asked for it"), "{error}");
+            }
+            assert_eq!(start(method, double, 5).wait().unwrap(), 10);
+            assert!(wait_idle(Duration::from_secs(60)));
+        }
+    }
+
+    fn start<F: Fn(u64) -> u64 + Copy>(method: StartMethod, task: F, x: u64) -> TaskFuture<u64> {
+        let name = Name {
+            module: "tests",
+            function: "task",
+        };
+        let options = Options::new().start(method);
+        let encode = |(x,): &(u64,), bytes: &mut Vec<u8>| crate::private::encode(x, bytes);
+        crate::task::start(
+            options,
+            name,
+            (x,),
+            encode,
+            crate::private::decode::<u64>,
+            |(x,)| task(x),
+            task,
+        )
+    }
+
+    fn double(x: u64) -> u64 {
+        x * 2
+    }
+
+    fn forever(_: u64) -> u64 {
+        loop {
+            std::thread::park();
+        }
+    }
+}

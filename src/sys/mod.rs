@@ -1,0 +1,29 @@
+//! The operating system, as safe functions over owned handles. The only place with `unsafe` and platform switches
+//! (the constructor in `worker/ctor.rs` apart).
+//!
+//! Each platform is a folder with the same functions:
+//!
+//! - `fd`: [`Fd`], an owned descriptor that a forked copy knows to close; pipes.
+//! - `poll`: [`Poller`], the one blocking wait of the supervisor, and its [`Waker`].
+//! - `process`: making, signalling and reaping processes.
+//! - `server`: the datagram channel to the fork server and what the server itself needs.
+//! - `worker`: what a fresh worker process does to itself.
+//! - `image`: this program's identity, and entries that can be named across processes.
+//!
+//! `portable` is the same everywhere.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::*;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+#[cfg(not(any(unix, windows)))]
+compile_error!("inparallel supports Unix, and type-checks on Windows");
+
+mod portable;
+pub(crate) use portable::*;

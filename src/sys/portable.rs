@@ -1,0 +1,214 @@
+//! What is the same on every platform.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Classes of operating system errors for which there is advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(windows, expect(dead_code, reason = "no process, no shortage of them"))]
+pub(crate) enum ErrnoClass {
+    TooManyFiles,
+    TooManyProcesses,
+    Other,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(windows, expect(dead_code, reason = "no process, no end of one"))]
+pub(crate) enum ExitStatus {
+    Exited(i32),
+    Signaled {
+        signal: i32,
+        core: bool,
+    },
+    /// Somebody else took the status, and the kernel did not keep it.
+    Unknown,
+}
+
+/// Which of a process's channels something happened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Token(pub(crate) u64);
+
+/// Something to look at, from [`Poller::wait`](super::Poller::wait).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) token: Token,
+}
+
+/// What to wait for on a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Readable,
+    Writable,
+}
+
+/// A place for one value that lives as long as the process, and that a fork can empty without a lock.
+pub(crate) struct Global<T>(AtomicPtr<T>);
+
+impl<T: Sync> Global<T> {
+    pub(crate) const fn new() -> Self {
+        Global(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        let pointer = self.0.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or comes from `Box::leak` in `replace`; a leaked box is never freed.
+        unsafe { pointer.as_ref() }
+    }
+
+    /// Puts `new` in the place of `old`, unless another thread was faster; returns what is there then.
+    pub(crate) fn replace(&self, old: Option<&'static T>, new: Box<T>) -> &'static T {
+        let old = old.map_or(std::ptr::null_mut(), |old| std::ptr::from_ref(old).cast_mut());
+        let new = Box::into_raw(new);
+        match self
+            .0
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+        {
+            // SAFETY: `new` was just leaked and is never freed from here on.
+            Ok(_) => unsafe { &*new },
+            Err(there) => {
+                // SAFETY: `new` was made by `Box::into_raw` above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                // SAFETY: a pointer in the cell is not null once a value was put there, and is never freed.
+                unsafe { &*there }
+            }
+        }
+    }
+}
+
+/// A task's way in that another process of the same image can find: a constant whose distance from [`ANCHOR`] is the
+/// same in every process that runs this image.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Entry<A: 'static> {
+    magic: [u64; 2],
+    type_name: fn() -> &'static str,
+    pub(crate) run: fn(&[u8]) -> A,
+}
+
+/// A function that captures nothing, as an [`Entry`].
+pub(crate) trait Runnable<A: 'static> {
+    /// Decodes what it needs, runs `self`, and answers.
+    fn run(self, input: &[u8]) -> A;
+}
+
+struct EntryOf<A, F>(PhantomData<(A, F)>);
+
+impl<A: 'static, F: Runnable<A> + Copy> EntryOf<A, F> {
+    const ENTRY: &'static Entry<A> = &Entry {
+        magic: ENTRY_MAGIC,
+        type_name: std::any::type_name::<F>,
+        run: run_conjured::<A, F>,
+    };
+}
+
+impl<A: 'static> Entry<A> {
+    /// The entry of `function`, which must capture nothing: checked when it is compiled.
+    pub(crate) fn of<F: Runnable<A> + Copy>(_function: F) -> &'static Entry<A> {
+        const { assert!(size_of::<F>() == 0, "a task's entry captures nothing") };
+        EntryOf::<A, F>::ENTRY
+    }
+
+    /// What another process needs to find it: the distance from the anchor, and the type's name as a cross-check.
+    pub(crate) fn address(&'static self) -> (i64, &'static str) {
+        let here = std::ptr::from_ref(self) as usize as i64;
+        (here.wrapping_sub(anchor_address() as i64), (self.type_name)())
+    }
+}
+
+fn run_conjured<A: 'static, F: Runnable<A> + Copy>(input: &[u8]) -> A {
+    const { assert!(size_of::<F>() == 0, "a task's entry captures nothing") };
+    // SAFETY: `F` has no size and is `Copy`. A value of it exists: an entry is only made by `Entry::of`, which was given
+    // one, in this process or in the one whose image this process runs.
+    let function: F = unsafe { std::ptr::NonNull::<F>::dangling().as_ptr().read() };
+    function.run(input)
+}
+
+/// Proof that the process which names entries runs the same image as this one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SameImage(());
+
+impl SameImage {
+    /// Compares build ids.
+    pub(crate) fn check(theirs: &[u8]) -> Option<SameImage> {
+        // Without an identity of its own, no program is known to be the same.
+        (!theirs.is_empty() && super::build_id() == theirs).then_some(SameImage(()))
+    }
+
+    /// Finds a function that another process of this image gave the distance of.
+    pub(crate) fn function(self, distance: i64) -> Result<fn(), String> {
+        let address = (anchor_address() as i64).wrapping_add(distance) as usize;
+        let (start, end) = super::image_range();
+        if !(start..end).contains(&address) {
+            return Err(format!(
+                "the function at distance {distance} lies outside of the program"
+            ));
+        }
+        let pointer = std::ptr::with_exposed_provenance::<()>(address);
+        // SAFETY: `self` proves that the image is the same, and `distance_of` measured a `fn()` of it.
+        Ok(unsafe { std::mem::transmute::<*const (), fn()>(pointer) })
+    }
+
+    /// Finds an entry by its distance and checks that it is the one that is meant.
+    pub(crate) fn find<A: 'static>(
+        self,
+        distance: i64,
+        type_name: &str,
+    ) -> Result<&'static Entry<A>, String> {
+        let address = (anchor_address() as i64).wrapping_add(distance) as usize;
+        let (start, end) = super::image_range();
+        let fits = address.is_multiple_of(align_of::<Entry<A>>())
+            && address >= start
+            && address
+                .checked_add(size_of::<Entry<A>>())
+                .is_some_and(|after| after <= end);
+        if !fits {
+            return Err(format!(
+                "the task's entry at distance {distance} lies outside of the program"
+            ));
+        }
+        let entry = std::ptr::with_exposed_provenance::<Entry<A>>(address);
+        // The magic is the first field: `repr(C)`.
+        let magic = entry.cast::<[u64; 2]>();
+        // SAFETY: the address is aligned and inside of the loaded image, which stays mapped and readable. Any bytes are
+        // valid numbers.
+        let magic = unsafe { magic.read_volatile() };
+        if magic != ENTRY_MAGIC {
+            return Err(format!("there is no task at distance {distance}"));
+        }
+        // SAFETY: the magic says that an `Entry` stands here, and `self` proves that the image is the same, so that the
+        // caller's `A` is the one it was made with. Entries are constants: never changed, never unmapped.
+        let entry = unsafe { &*entry };
+        let found = (entry.type_name)();
+        if found != type_name {
+            return Err(format!(
+                "the task at distance {distance} is {found}, not {type_name}"
+            ));
+        }
+        Ok(entry)
+    }
+}
+
+/// Where a function stands, for another process of the same image. `None`: it is not part of the program.
+pub(crate) fn distance_of(function: fn()) -> Option<i64> {
+    let address = function as usize;
+    let (start, end) = super::image_range();
+    (start..end)
+        .contains(&address)
+        .then(|| (address as i64).wrapping_sub(anchor_address() as i64))
+}
+
+/// Whether tasks can be found in a fresh execution of the program: not where this crate sits in a loaded library.
+pub(crate) fn is_in_program() -> bool {
+    let (start, end) = super::image_range();
+    (start..end).contains(&anchor_address())
+}
+
+fn anchor_address() -> usize {
+    (&raw const ANCHOR).expose_provenance()
+}
+
+/// The fixed point that entries are measured from. A static, not a function: functions may be moved by the linker.
+static ANCHOR: u64 = 0x616e_6368_6f72_0001;
+
+const ENTRY_MAGIC: [u64; 2] = [0x696e_7061_7261_6c6c, 0x7461_736b_2d65_6e74];

@@ -1,0 +1,180 @@
+//! Values to bytes and back: the only place that names bincode.
+//!
+//! Bytes from a worker are hostile. bincode without a limit aborts the process on a forged length, and its limit counts
+//! the width of decoded values, not of wire bytes. No wire byte stands for more than 16 decoded ones, so a limit of 16
+//! times the input never rejects what an encoder wrote, and bounds what a forged length can take.
+
+use serde::de::DeserializeOwned;
+use serde::ser::{Impossible, Serialize, Serializer};
+
+/// Encodes a value.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    bincode::serde::encode_to_vec(value, CONFIG).map_err(|error| say_encode(&error))
+}
+
+/// Decodes a value that must fill `bytes` to the end.
+pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
+    let value = decode_next(&mut bytes)?;
+    if !bytes.is_empty() {
+        return Err(format!("{} bytes are left over after the value", bytes.len()));
+    }
+    Ok(value)
+}
+
+/// Decodes a value, and leaves what stands behind it.
+pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
+    // The limit is a type parameter: the first tier that is wide enough.
+    let claim = bytes.len().saturating_mul(MOST_DECODED_PER_BYTE);
+    let decoded = match claim {
+        0..=0x1_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000>()),
+        0x1_0001..=0x10_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x10_0000>()),
+        0x10_0001..=0x100_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x100_0000>()),
+        0x100_0001..=0x1000_0000 => {
+            bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1000_0000>())
+        }
+        0x1000_0001..=0x1_0000_0000 => {
+            bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000_0000>())
+        }
+        _ => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x100_0000_0000>()),
+    };
+    let (value, used) = decoded.map_err(|error| say_decode(&error))?;
+    *bytes = &bytes[used..];
+    Ok(value)
+}
+
+/// Whether the value is the `Err` of a `Result`, whatever alias it goes by: serde tells by the first call it makes.
+pub(crate) fn is_err_value<T: Serialize + ?Sized>(value: &T) -> bool {
+    // The type's name comes first: serde's own impl for `Result` is the only one that is asked.
+    std::any::type_name::<T>().starts_with("core::result::Result<")
+        && matches!(value.serialize(Probe), Err(Found { err: true }))
+}
+
+/// The name of a type, shortened so that a deeply generic one does not fill an error message.
+pub(crate) fn type_name_of<T: ?Sized>() -> String {
+    let name = std::any::type_name::<T>();
+    match name.char_indices().nth(LONGEST_TYPE_NAME) {
+        Some((end, _)) => format!("{}..", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+fn say_encode(error: &bincode::error::EncodeError) -> String {
+    match error {
+        bincode::error::EncodeError::OtherString(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn say_decode(error: &bincode::error::DecodeError) -> String {
+    match error {
+        bincode::error::DecodeError::OtherString(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A serializer that looks at the first call only.
+struct Probe;
+
+#[derive(Debug)]
+struct Found {
+    err: bool,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("probe")
+    }
+}
+
+impl std::error::Error for Found {}
+
+impl serde::ser::Error for Found {
+    fn custom<T: std::fmt::Display>(_: T) -> Self {
+        OTHER
+    }
+}
+
+macro_rules! other {
+    ($($method:ident($($arg:ty),*) -> $ok:ty;)*) => {
+        $(fn $method(self, $(_: $arg),*) -> Result<$ok, Found> { Err(OTHER) })*
+    };
+}
+
+impl Serializer for Probe {
+    type Ok = ();
+    type Error = Found;
+    type SerializeSeq = Impossible<(), Found>;
+    type SerializeTuple = Impossible<(), Found>;
+    type SerializeTupleStruct = Impossible<(), Found>;
+    type SerializeTupleVariant = Impossible<(), Found>;
+    type SerializeMap = Impossible<(), Found>;
+    type SerializeStruct = Impossible<(), Found>;
+    type SerializeStructVariant = Impossible<(), Found>;
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: &T,
+    ) -> Result<(), Found> {
+        Err(Found {
+            err: name == "Result" && variant == "Err",
+        })
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<(), Found> {
+        Err(OTHER)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result<(), Found> {
+        Err(OTHER)
+    }
+
+    fn collect_str<T: std::fmt::Display + ?Sized>(self, _: &T) -> Result<(), Found> {
+        Err(OTHER)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    other! {
+        serialize_bool(bool) -> ();
+        serialize_i8(i8) -> ();
+        serialize_i16(i16) -> ();
+        serialize_i32(i32) -> ();
+        serialize_i64(i64) -> ();
+        serialize_i128(i128) -> ();
+        serialize_u8(u8) -> ();
+        serialize_u16(u16) -> ();
+        serialize_u32(u32) -> ();
+        serialize_u64(u64) -> ();
+        serialize_u128(u128) -> ();
+        serialize_f32(f32) -> ();
+        serialize_f64(f64) -> ();
+        serialize_char(char) -> ();
+        serialize_str(&str) -> ();
+        serialize_bytes(&[u8]) -> ();
+        serialize_none() -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
+        serialize_unit_variant(&'static str, u32, &'static str) -> ();
+        serialize_seq(Option<usize>) -> Self::SerializeSeq;
+        serialize_tuple(usize) -> Self::SerializeTuple;
+        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Self::SerializeTupleVariant;
+        serialize_map(Option<usize>) -> Self::SerializeMap;
+        serialize_struct(&'static str, usize) -> Self::SerializeStruct;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
+    }
+}
+
+const OTHER: Found = Found { err: false };
+
+/// Fixed width: faster than variable width in both directions, and both ends are on one machine.
+const CONFIG: bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint> =
+    bincode::config::standard().with_fixed_int_encoding();
+
+const MOST_DECODED_PER_BYTE: usize = 16;
+const LONGEST_TYPE_NAME: usize = 200;

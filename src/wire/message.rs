@@ -1,0 +1,173 @@
+//! The messages. Both ends are the same build of the same program, so the enums may change freely between versions;
+//! [`VERSION`] only serves to give a clear error when that rule is broken.
+
+use serde::{Deserialize, Serialize};
+
+/// First bytes of a handshake.
+pub(crate) const MAGIC: [u8; 8] = *b"inparall";
+
+/// Raised with every change of a message.
+pub(crate) const VERSION: u32 = 1;
+
+/// What a re-executed process is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// Runs tasks.
+    Worker,
+    /// Forks workers.
+    Server,
+}
+
+/// The first frame to a re-executed process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) magic: [u8; 8],
+    pub(crate) version: u32,
+    pub(crate) role: Role,
+    /// The same number as in the environment variable: the descriptor and the variable belong together.
+    pub(crate) cookie: u128,
+    /// Which build of which program asks. A worker of another build must not run anything.
+    pub(crate) build_id: Vec<u8>,
+    /// How many programs up the first one is.
+    pub(crate) depth: u32,
+    /// The distance from the anchor of the function that a fork server runs before it serves: this one, or one that the
+    /// worker's tasks start.
+    pub(crate) preload: Option<i64>,
+}
+
+/// From the program to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// Prove who you are; only to a re-executed process.
+    Hello(Hello),
+    /// Run this task. The payload holds the encoded arguments.
+    Call(Call),
+}
+
+/// One task for a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub(crate) task: u64,
+    /// Distance of the task's entry from the anchor of the image.
+    pub(crate) entry: i64,
+    /// The entry's own idea of its type: checked before anything runs.
+    pub(crate) type_name: String,
+    pub(crate) depth: u32,
+    /// Working directory and environment, where they differ from what the worker inherited.
+    pub(crate) setup: Option<Setup>,
+}
+
+/// What a worker of the fork server adopts from the program before it runs a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) directory: Option<Vec<u8>>,
+    pub(crate) environment: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// From a worker to the program: who speaks, and what. The number is there because an answer can be faster than the fork
+/// server's word that the worker exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) pid: u32,
+    pub(crate) reply: Reply,
+}
+
+/// What a worker has to say. The payload of `Returned` holds the encoded result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The task returned. `is_err`: its value is the `Err` of a `Result`.
+    Returned {
+        is_err: bool,
+    },
+    Panicked(Panic),
+    ArgumentNotDecodable {
+        type_name: String,
+        reason: String,
+    },
+    ResultNotEncodable {
+        type_name: String,
+        reason: String,
+    },
+    /// The process that was executed is a worker now.
+    Ready,
+    /// The worker stays for tasks that its task detached; its answer follows.
+    Lingers,
+    /// The process is another build than the one that asks.
+    WrongBinary {
+        theirs: Vec<u8>,
+    },
+    /// The process cannot do what is asked; the text says what and why.
+    Refused {
+        reason: String,
+    },
+}
+
+/// A panic, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) location: Option<Location>,
+    pub(crate) backtrace: String,
+}
+
+/// Where a panic began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Location {
+    pub(crate) file: String,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+/// A reply and its payload, before they become a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Answer {
+            reply,
+            payload: Vec::new(),
+        }
+    }
+}
+
+/// From the program to its fork server, one datagram each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ToServer {
+    Hello(Hello),
+    /// Fork a worker. Descriptors that come along: calls, replies, stdout, and stderr.
+    Launch {
+        worker: u64,
+    },
+    /// Signal the worker's process group.
+    Signal {
+        worker: u64,
+        kill: bool,
+    },
+}
+
+/// From the fork server to its program, one datagram each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FromServer {
+    /// The server is up, its preload has run.
+    Ready,
+    /// The server cannot serve; the text says why. It exits.
+    Refused(Reply),
+    Launched {
+        worker: u64,
+        pid: i32,
+    },
+    NotLaunched {
+        worker: u64,
+        step: String,
+        errno: i32,
+    },
+    /// The worker ended with this raw wait status.
+    Exited {
+        worker: u64,
+        status: i32,
+    },
+}

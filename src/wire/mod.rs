@@ -1,0 +1,16 @@
+//! What travels between a program and its workers: messages, their encoding, and frames. Pure: no I/O.
+//!
+//! `docs/wire-protocol.md` has the tables; a change here changes them in the same commit.
+
+mod message;
+mod codec;
+mod frame;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use codec::{decode, decode_next, encode, is_err_value, type_name_of};
+pub(crate) use frame::{Assembler, Frame, FrameError, head as frame_head};
+pub(crate) use message::{
+    Answer, Call, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role, Setup, ToServer, ToWorker,
+    VERSION,
+};

@@ -1,0 +1,133 @@
+use super::*;
+use serde::{Deserialize, Serialize};
+
+/// Message and payload in one buffer.
+fn frame(reply: &Reply, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = frame_head(reply, payload.len()).unwrap();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn reply() -> Reply {
+    Reply::Panicked(Panic {
+        message: "boom".into(),
+        location: Some(Location {
+            file: "a.rs".into(),
+            line: 3,
+            column: 7,
+        }),
+        backtrace: "0: main".into(),
+    })
+}
+
+#[test]
+fn frames_survive_any_cut() {
+    let mut bytes = frame(&reply(), b"payload");
+    bytes.extend(frame(&Reply::Returned { is_err: true }, b""));
+    for piece in 1..bytes.len() {
+        let mut assembler = Assembler::new(100);
+        let mut got = Vec::new();
+        for mut part in bytes.chunks(piece) {
+            while let Some(frame) = assembler.feed::<Reply>(&mut part).unwrap() {
+                got.push((frame.message, frame.payload));
+            }
+        }
+        assert!(assembler.is_at_start(), "pieces of {piece}");
+        assert_eq!(
+            got,
+            [
+                (reply(), b"payload".to_vec()),
+                (Reply::Returned { is_err: true }, vec![])
+            ]
+        );
+    }
+}
+
+#[test]
+fn forged_frames_are_refused_and_take_no_memory() {
+    fn check(bytes: &[u8], wanted: &str) {
+        let error = Assembler::new(1000).feed::<Reply>(&mut &*bytes).unwrap_err();
+        assert!(format!("{error:?}").contains(wanted), "{error:?}");
+    }
+    let good = frame(&Reply::Returned { is_err: false }, b"abc");
+    check(b"hello, this is no frame at all", "begins with");
+    let mut long_message = good.clone();
+    long_message[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    check(&long_message, "claims");
+    let mut long_payload = good.clone();
+    long_payload[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+    check(&long_payload, "TooLarge");
+    let mut unknown = good.clone();
+    unknown[16..20].copy_from_slice(&77u32.to_le_bytes());
+    check(&unknown, "Garbage");
+
+    // A length within the limit that never arrives costs only what did arrive.
+    let mut claim = good;
+    claim[8..16].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    let mut assembler = Assembler::new(u64::MAX);
+    assert_eq!(assembler.feed::<Reply>(&mut &*claim), Ok(None));
+}
+
+#[test]
+fn no_bytes_make_the_decoder_panic() {
+    // A small generator: the point is many shapes, not good randomness.
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    for round in 0..20_000u32 {
+        let mut bytes = frame(&reply(), b"x");
+        for _ in 0..=round % 4 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (seed >> 33) as usize % bytes.len();
+            bytes[at] = (seed >> 20) as u8;
+        }
+        let _outcome = Assembler::new(1 << 20).feed::<Reply>(&mut &*bytes);
+        let _outcome = decode::<(String, Vec<u8>, Option<Vec<String>>)>(&bytes);
+    }
+}
+
+#[test]
+fn hostile_lengths_are_errors_not_aborts() {
+    let mut bytes = u64::MAX.to_le_bytes().to_vec();
+    bytes.push(b'x');
+    assert!(decode::<String>(&bytes).is_err());
+    assert!(decode::<Vec<u8>>(&bytes).is_err());
+    assert!(decode::<Vec<u64>>(&bytes).is_err());
+    bytes[..8].copy_from_slice(&(1u64 << 36).to_le_bytes());
+    assert!(decode::<String>(&bytes).is_err());
+}
+
+#[test]
+fn the_limit_rejects_nothing_that_was_encoded() {
+    fn check<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+        let bytes = encode(&value).unwrap();
+        assert_eq!(decode::<T>(&bytes).unwrap(), value);
+    }
+    for len in [0, 1, 100, 5000, 70_000, 300_000] {
+        check(vec![7u8; len]);
+        check(vec![7u64; len]);
+        check(vec![Some(1u128); len.min(5000)]);
+        check("é".repeat(len));
+        check(vec!['é'; len.min(5000)]);
+    }
+}
+
+#[test]
+fn left_over_bytes_are_an_error() {
+    let mut bytes = encode(&5u32).unwrap();
+    bytes.push(0);
+    assert!(decode::<u32>(&bytes).unwrap_err().contains("left over"));
+}
+
+#[test]
+fn an_err_is_told_from_everything_else() {
+    #[derive(Serialize, Deserialize)]
+    struct Plain {
+        a: u8,
+    }
+    type Alias = Result<Plain, String>;
+    assert!(is_err_value(&Alias::Err("x".into())));
+    assert!(!is_err_value(&Alias::Ok(Plain { a: 1 })));
+    assert!(!is_err_value(&Plain { a: 1 }));
+    assert!(!is_err_value(&()));
+    assert!(!is_err_value("Err"));
+    assert!(!is_err_value(&Some(Alias::Err("inner".into()))));
+}

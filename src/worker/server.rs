@@ -1,0 +1,168 @@
+//! The fork server: a process with one thread that forks workers on request.
+//!
+//! It ends when the program does, and takes its workers along.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::nesting;
+use crate::sys::{self, Control, Fd, ForkServer, Request, SameImage, ServerEvent, Spare};
+use crate::wire::{self, FromServer, Hello, Reply, ToServer};
+use crate::worker::{panics, run};
+
+/// Serves until the program is gone; whatever ends it, its workers' groups end with it.
+pub(super) fn serve(control: Control, hello: Hello, image: Result<SameImage, Reply>) -> io::Result<()> {
+    let server = ForkServer::new(control)?;
+    sys::watch_forks();
+    let mut serving = Serving {
+        server,
+        pids: HashMap::new(),
+        workers: HashMap::new(),
+        spares: Vec::new(),
+    };
+    let ended = match image.and_then(|image| preload(&hello, image).map(|()| image)) {
+        Ok(image) => serving.run(image),
+        Err(reply) => serving.tell(&FromServer::Refused(reply)),
+    };
+    serving
+        .workers
+        .keys()
+        .for_each(|pid| serving.server.signal(*pid, true));
+    match ended {
+        // The program has ended while it was spoken to.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(())
+        }
+        ended => ended,
+    }
+}
+
+struct Serving {
+    server: ForkServer,
+    pids: HashMap<u64, i32>,
+    workers: HashMap<i32, u64>,
+    /// Workers without work: a fork is then out of the way of the call that needs it.
+    spares: Vec<Spare>,
+}
+
+impl Serving {
+    fn run(&mut self, image: SameImage) -> io::Result<()> {
+        // What every worker would do first is done once.
+        panics::install();
+        sys::flush_output();
+        self.server.settle()?;
+        self.tell(&FromServer::Ready)?;
+        let mut may_fork = true;
+        loop {
+            let wants_spare = may_fork && self.spares.len() < ForkServer::spare_workers();
+            let Some(event) = self.server.next(!wants_spare)? else {
+                // Nothing else to do. If it cannot be forked now, a launch will tell.
+                let spare = self.server.fork_spare(run::warm_up, |calls, replies, ready| {
+                    serve_one(calls, replies, ready, image);
+                });
+                may_fork = spare.is_ok();
+                self.spares.extend(spare);
+                continue;
+            };
+            may_fork = true;
+            match event {
+                ServerEvent::Request(Request { bytes, fds }) => match wire::decode(&bytes) {
+                    Ok(ToServer::Launch { worker }) => self.launch(worker, fds, image)?,
+                    Ok(ToServer::Signal { worker, kill }) => {
+                        // A worker that is not in the table has been reaped, and its exit is on its way.
+                        if let Some(pid) = self.pids.get(&worker) {
+                            self.server.signal(*pid, kill);
+                        }
+                    }
+                    Ok(ToServer::Hello(_)) | Err(_) => {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown request"));
+                    }
+                },
+                ServerEvent::Ended { pid, status } => {
+                    self.spares.retain(|spare| spare.pid() != pid);
+                    if let Some(worker) = self.workers.remove(&pid) {
+                        self.pids.remove(&worker);
+                        self.tell(&FromServer::Exited { worker, status })?;
+                    }
+                }
+                ServerEvent::ParentGone => return Ok(()),
+            }
+        }
+    }
+
+    fn launch(&mut self, worker: u64, fds: Vec<Fd>, image: SameImage) -> io::Result<()> {
+        while let Some(spare) = self.spares.pop() {
+            let pid = spare.pid();
+            if spare.hand_over(&fds) {
+                return self.launched(worker, pid);
+            }
+        }
+        match self.server.fork(fds, |calls, replies, ready| {
+            serve_one(calls, replies, ready, image)
+        }) {
+            Ok(pid) => self.launched(worker, pid),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                self.tell(&FromServer::NotLaunched {
+                    worker,
+                    step: "fork".into(),
+                    errno,
+                })
+            }
+        }
+    }
+
+    fn launched(&mut self, worker: u64, pid: i32) -> io::Result<()> {
+        self.pids.insert(worker, pid);
+        self.workers.insert(pid, worker);
+        self.tell(&FromServer::Launched { worker, pid })
+    }
+
+    fn tell(&self, message: &FromServer) -> io::Result<()> {
+        self.server
+            .send(&wire::encode(message).map_err(io::Error::other)?)
+    }
+}
+
+/// In a worker.
+fn serve_one(calls: &Fd, replies: &Fd, ready: io::Result<()>, image: SameImage) {
+    if run::run_served(calls, replies, ready, image).is_err() {
+        sys::exit_now(run::CANNOT_ANSWER);
+    }
+}
+
+/// What all workers share: runs once, and must leave the process with one thread.
+fn preload(hello: &Hello, image: SameImage) -> Result<(), Reply> {
+    nesting::inherit_preload(hello.preload);
+    if let Some(distance) = hello.preload {
+        let function = image
+            .function(distance)
+            .map_err(|reason| Reply::Refused { reason })?;
+        match run::answer_of(function).reply {
+            Reply::Returned { .. } => {}
+            Reply::Panicked(mut panic) => {
+                // It must fit into a datagram.
+                panic.message.truncate(panic.message.floor_char_boundary(4 << 10));
+                panic
+                    .backtrace
+                    .truncate(panic.backtrace.floor_char_boundary(8 << 10));
+                return Err(Reply::Panicked(panic));
+            }
+            other => return Err(other),
+        }
+        sys::flush_output();
+    }
+    match sys::other_threads(0) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(count) => Err(Reply::Refused {
+            reason: format!(
+                "preload left {count} threads running, which no worker would have; join them in it"
+            ),
+        }),
+    }
+}
