@@ -1,0 +1,111 @@
+//! What every trial ends with: nothing that it started is left in its process or below it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use inparallel::StartMethod;
+
+use crate::{os, tasks};
+
+/// What there is in the process, and in its fork server, before a trial.
+pub(crate) struct Baseline {
+    descriptors: BTreeMap<String, usize>,
+    of_server: Option<BTreeMap<String, usize>>,
+}
+
+impl Baseline {
+    /// Runs a task by `method` first, so that what lives as long as the program does not count.
+    pub(crate) fn after_warm_up(method: Option<StartMethod>) -> Baseline {
+        if let Some(method) = method {
+            // With a limit: for `Thread` that is what the supervisor is there for.
+            let warm_up = tasks::nothing::with().start(method).timeout(LONG * 10);
+            warm_up.call().wait().unwrap();
+            assert!(inparallel::wait_idle(LONG));
+        }
+        let own = std::process::id();
+        Baseline {
+            descriptors: os::descriptors(own),
+            of_server: os::fork_server().map(settled),
+        }
+    }
+
+    /// Panics with what is left; `is_warm`: descriptors count too.
+    pub(crate) fn compare(self, is_warm: bool) {
+        assert!(inparallel::wait_idle(LONG), "tasks still run after the trial");
+        let own = std::process::id();
+        let server = os::fork_server();
+        let children: Vec<_> = os::children(own)
+            .into_iter()
+            .filter(|pid| Some(*pid) != server)
+            .collect();
+        assert!(
+            children.is_empty(),
+            "children are left: {}",
+            descriptions(&children)
+        );
+        if is_warm && cfg!(inparallel_no_pidfd) {
+            // The thread that waited for a process closes its pipe a moment after it has told.
+            os::eventually(|| match os::descriptors(own) {
+                now if now == self.descriptors => Ok(()),
+                now => Err(format!("descriptors: {now:?}, before: {:?}", self.descriptors)),
+            });
+        } else if is_warm {
+            let now = os::descriptors(own);
+            assert_eq!(now, self.descriptors, "descriptors after and before the trial");
+        }
+        // After a trial that began cold there is nothing to compare with, but workers must be gone.
+        if let Some(now) = server.map(settled)
+            && let Some(before) = self.of_server
+        {
+            assert_eq!(
+                now, before,
+                "the fork server's descriptors after and before the trial"
+            );
+        }
+        check_threads();
+    }
+}
+
+/// The fork server's descriptors when it has nothing to do, and no workers but its spare one, which it makes when it
+/// comes to it.
+fn settled(server: u32) -> BTreeMap<String, usize> {
+    os::eventually(|| match os::children(server) {
+        workers if workers.len() == SPARE_WORKERS && os::state(server) == Some('S') => Ok(()),
+        workers => Err(format!(
+            "the fork server's workers are no spare one: {}",
+            descriptions(&workers)
+        )),
+    });
+    os::descriptors(server)
+}
+
+/// A joined thread is in /proc for a moment longer.
+fn check_threads() {
+    os::eventually(|| {
+        let mut extra = os::threads();
+        extra.retain(|name| !OWN_THREADS.contains(&name.as_str()));
+        if cfg!(inparallel_no_pidfd) && os::fork_server().is_some() {
+            // The one that waits for the fork server.
+            let waiter = extra.iter().position(|name| name == "inparallel-wait");
+            waiter.map(|waiter| extra.remove(waiter));
+        }
+        // The main thread carries the program's name.
+        if extra.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!("threads are left: {extra:?}"))
+        }
+    });
+}
+
+fn descriptions(pids: &[u32]) -> String {
+    pids.iter().map(|pid| os::describe(*pid)).collect()
+}
+
+/// The library's own threads, which live as long as the program. The kernel keeps 15 characters of a name.
+const OWN_THREADS: &[&str] = &["inparallel", "inparallel-stde", "inparallel-call"];
+
+/// As in `src/sys`.
+const SPARE_WORKERS: usize = if cfg!(inparallel_no_linux) { 0 } else { 1 };
+
+const LONG: Duration = Duration::from_secs(30);
