@@ -1,0 +1,36 @@
+//! Builds the two programs that `raw.rs` spawns. They are no `[[bin]]`s, since `cargo run` builds only the one it runs.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    let variable =
+        |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name}: not set; run this through cargo"));
+    for name in ["bare", "rust"] {
+        let source = format!("minimal/{name}.rs");
+        let program = Path::new(&variable("OUT_DIR")).join(name);
+        println!("cargo::rerun-if-changed={source}");
+        println!(
+            "cargo::rustc-env=MINIMAL_{}={}",
+            name.to_uppercase(),
+            program.display()
+        );
+        let status = Command::new(variable("RUSTC"))
+            .args([
+                "--edition=2024",
+                "-O",
+                "-Cpanic=abort",
+                "--target",
+                &variable("TARGET"),
+                &source,
+                "-o",
+            ])
+            .arg(&program)
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "{source}: rustc could not build it"
+        );
+    }
+}
