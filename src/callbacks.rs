@@ -30,6 +30,24 @@ pub(crate) fn run(batch: Batch) {
     }
 }
 
+/// Waits until every callback that is due has run, for at most `limit`; whether it came to that. A callback that asks waits
+/// for those before it, which have run.
+pub(crate) fn wait_idle(limit: Duration) -> bool {
+    let Some(callbacks) = CURRENT
+        .get()
+        .filter(|callbacks| callbacks.generation == sys::generation())
+    else {
+        return true;
+    };
+    let queue = callbacks.lock();
+    if queue.thread == Some(std::thread::current().id()) {
+        return true;
+    }
+    let is_busy = |queue: &mut Queue| queue.is_running || !queue.batches.is_empty();
+    let waited = callbacks.changed.wait_timeout_while(queue, limit, is_busy);
+    !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+}
+
 /// While this lives no callback begins, so that the program may be forked.
 pub(crate) struct Held {
     callbacks: &'static Callbacks,

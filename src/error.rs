@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::wire::{Location, Panic, Reply};
 
 /// What a task future gives: the task's own value, or the [`Error`] that kept it from arriving.
@@ -53,7 +55,7 @@ struct Content {
 /// }
 /// assert!(!worth_another_try(ErrorKind::TimedOut));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The task panicked: [`Error::panic_message`], [`Error::panic_location`], [`Error::backtrace`].
@@ -90,6 +92,10 @@ pub enum ErrorKind {
     Lost,
     /// A value that cannot be used, as an option or argument of this crate.
     Invalid,
+    /// The pool takes no tasks any more.
+    Closed,
+    /// The pool's queue is full.
+    Full,
     /// The value was taken out of the future before.
     Taken,
     /// The future belongs to another process: it was carried into a fork.
@@ -157,6 +163,18 @@ pub(crate) enum Cause {
         value: String,
         remedy: String,
     },
+    Closed {
+        pool: String,
+    },
+    Full {
+        pool: String,
+        queue: usize,
+    },
+    /// The pool could not make workers; this is the last reason.
+    Broken {
+        pool: String,
+        reason: Box<Error>,
+    },
     Taken,
     OtherProcess,
 }
@@ -194,7 +212,11 @@ impl Cause {
                 theirs,
             },
             Reply::Refused { reason } => Cause::refused(reason),
-            Reply::Returned { .. } | Reply::Ready | Reply::Lingers => Cause::Protocol {
+            Reply::Returned { .. }
+            | Reply::Ready
+            | Reply::Lingers
+            | Reply::Message
+            | Reply::Progress { .. } => Cause::Protocol {
                 what: "an answer that tells of no failure".into(),
             },
         }
@@ -272,14 +294,23 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_attempt(mut self, attempt: u32) -> Error {
+        self.0.attempt = attempt;
+        self
+    }
+
     pub(crate) fn with_task(mut self, task: impl Into<String>) -> Error {
         self.0.task = task.into();
         self
     }
 
+    pub(crate) fn into_cause(self) -> Cause {
+        self.0.cause
+    }
+
     /// What happened.
     pub fn kind(&self) -> ErrorKind {
-        match self.0.cause {
+        match &self.0.cause {
             Cause::Panicked(_) => ErrorKind::Panicked,
             Cause::Exited { .. } => ErrorKind::Exited,
             Cause::Signaled { .. } => ErrorKind::Signaled,
@@ -297,6 +328,9 @@ impl Error {
             Cause::Protocol { .. } => ErrorKind::Protocol,
             Cause::Lost { .. } => ErrorKind::Lost,
             Cause::Invalid { .. } => ErrorKind::Invalid,
+            Cause::Closed { .. } => ErrorKind::Closed,
+            Cause::Full { .. } => ErrorKind::Full,
+            Cause::Broken { reason, .. } => reason.kind(),
             Cause::Taken => ErrorKind::Taken,
             Cause::OtherProcess => ErrorKind::OtherProcess,
         }
@@ -461,6 +495,18 @@ impl fmt::Display for Cause {
             Cause::Protocol { what } => write!(f, "protocol broken by the worker: {what}"),
             Cause::Lost { what } => write!(f, "worker lost: {what}"),
             Cause::Invalid { field, value, remedy } => write!(f, "{field}: {value} cannot be used; {remedy}"),
+            Cause::Closed { pool } => {
+                write!(
+                    f,
+                    "{pool} takes no tasks any more: it was shut down; make another one"
+                )
+            }
+            Cause::Full { pool, queue } => write!(
+                f,
+                "the queue of {pool} is full, it holds {queue}; \
+                 submit waits for room, and PoolBuilder::queue sets how many it holds"
+            ),
+            Cause::Broken { pool, reason } => write!(f, "{pool} has no workers: {reason}"),
             Cause::Taken => f.write_str("the value was taken out of this future before"),
             Cause::OtherProcess => f.write_str(
                 "this future belongs to the process that started the task, not to this fork of it",
@@ -473,8 +519,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.task.is_empty() {
             write!(f, "task {}", self.0.task)?;
-            if let Some(pid) = self.0.pid {
-                write!(f, " (pid {pid}, attempt {})", self.0.attempt)?;
+            match (self.0.pid, self.0.attempt) {
+                (Some(pid), 1) => write!(f, " (pid {pid})")?,
+                (Some(pid), attempt) => write!(f, " (pid {pid}, attempt {attempt})")?,
+                (None, 1) => {}
+                (None, attempt) => write!(f, " (attempt {attempt})")?,
             }
             f.write_str(": ")?;
         }
@@ -499,7 +548,10 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.io_error().map(|error| error as _)
+        match &self.0.cause {
+            Cause::Broken { reason, .. } => Some(&**reason),
+            _ => self.io_error().map(|error| error as _),
+        }
     }
 }
 

@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 
 use crate::callbacks;
 use crate::error::{Cause, Error, Result};
-use crate::ids::TaskId;
+use crate::ids::{Name, TaskId};
 use crate::nesting;
-use crate::slot::{Callback, Outcome, Slot, contain};
+use crate::slot::{Callback, Outcome, Slot};
 use crate::supervisor;
+use crate::sync::contain;
 
 /// A task's result that will arrive.
 ///
@@ -43,21 +44,26 @@ use crate::supervisor;
 #[must_use = "a task that nobody waits for runs on unheard; call .detach() if that is meant"]
 pub struct TaskFuture<T> {
     slot: Arc<Slot>,
-    link: supervisor::Link,
     kill_on_drop: bool,
     taken: bool,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T> TaskFuture<T> {
-    pub(crate) fn new(slot: Arc<Slot>, link: supervisor::Link, kill_on_drop: bool) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, kill_on_drop: bool) -> Self {
         TaskFuture {
             slot,
-            link,
             kill_on_drop,
             taken: false,
             value: PhantomData,
         }
+    }
+
+    /// Of a task that could not be started: it has ended, in this error.
+    pub(crate) fn failed(name: Name, error: Error) -> Self {
+        let slot = supervisor::slot(name);
+        slot.end(Outcome::Failed(error));
+        TaskFuture::new(slot, false)
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {
@@ -87,8 +93,14 @@ impl<T> TaskFuture<T> {
         self.slot.is_done()
     }
 
-    /// Ends the task: its process group is asked to end, and killed after the [grace](crate::Options::grace). The
-    /// future then is [`Cancelled`](crate::ErrorKind::Cancelled).
+    /// Which attempt at the task is under way, or was the last, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.slot.attempt()
+    }
+
+    /// Ends the task: its process group is asked to end, and killed after the [grace](crate::Options::grace). One that
+    /// waits for a worker of a pool, for a permit or for its next attempt never starts. The future then is
+    /// [`Cancelled`](crate::ErrorKind::Cancelled).
     ///
     /// Returns whether the future ends in that way: false if it had ended before; then its outcome stays. A thread of
     /// [`StartMethod::Thread`](crate::StartMethod::Thread) cannot be stopped: it runs on, unheard.
@@ -118,7 +130,6 @@ impl<T> TaskFuture<T> {
     pub fn canceller(&self) -> Canceller {
         Canceller {
             slot: Arc::clone(&self.slot),
-            link: self.link,
         }
     }
 
@@ -147,17 +158,12 @@ impl<T> TaskFuture<T> {
 #[derive(Clone)]
 pub struct Canceller {
     slot: Arc<Slot>,
-    link: supervisor::Link,
 }
 
 impl Canceller {
     /// As [`TaskFuture::cancel`].
     pub fn cancel(&self) -> bool {
-        let cancelled = self.slot.mark_cancelled();
-        if cancelled {
-            self.link.cancel(&self.slot);
-        }
-        cancelled
+        self.slot.cancel()
     }
 }
 
@@ -211,15 +217,15 @@ impl<T: DeserializeOwned> TaskFuture<T> {
 
     fn take_by(&mut self, deadline: Option<Instant>) -> Result<Option<T>> {
         self.check_taken()?;
-        let Some((outcome, pid)) = self.slot.wait(deadline)? else {
+        let Some(outcome) = self.slot.wait(deadline)? else {
             return Ok(None);
         };
-        self.take(&outcome, pid).map(Some)
+        self.take(&outcome).map(Some)
     }
 
-    fn take(&mut self, outcome: &Outcome, pid: Option<u32>) -> Result<T> {
+    fn take(&mut self, outcome: &Outcome) -> Result<T> {
         self.taken = true;
-        outcome.decode(self.slot.name, pid)
+        outcome.decode(&self.slot)
     }
 
     fn check_taken(&self) -> Result<()> {
@@ -253,7 +259,7 @@ impl<T: DeserializeOwned> TaskFuture<T> {
     /// ```
     pub fn on_done(&self, callback: impl FnOnce(&Result<T>) + Send + 'static) {
         let callback: Callback = Box::new(move |slot, outcome| {
-            callback(&outcome.decode(slot.name, slot.pid()));
+            callback(&outcome.decode(slot));
         });
         if !self.is_done()
             && let Err(error) = callbacks::prepare()
@@ -285,7 +291,7 @@ impl<T: DeserializeOwned> Future for TaskFuture<T> {
         // Cloned, and the earlier one dropped, without the lock: both run foreign code.
         let mut waker = Some(context.waker().clone());
         let seen = this.slot.peek_mut(|inner| match &inner.outcome {
-            Some(outcome) => Some((outcome.clone(), inner.pid)),
+            Some(outcome) => Some(outcome.clone()),
             None => {
                 std::mem::swap(&mut inner.waker, &mut waker);
                 None
@@ -293,7 +299,7 @@ impl<T: DeserializeOwned> Future for TaskFuture<T> {
         });
         drop(waker);
         match seen {
-            Some(Some((outcome, pid))) => Poll::Ready(this.take(&outcome, pid)),
+            Some(Some(outcome)) => Poll::Ready(this.take(&outcome)),
             Some(None) => Poll::Pending,
             None => Poll::Ready(Err(Error::new(this.name(), Cause::OtherProcess))),
         }
@@ -305,8 +311,8 @@ impl<T> Drop for TaskFuture<T> {
         // Nobody polls any more: the task may run for long, and what awaited it need not be kept until its end.
         let waker = self.slot.peek_mut(|inner| inner.waker.take());
         drop(waker);
-        if self.kill_on_drop && self.slot.mark_cancelled() {
-            self.link.cancel(&self.slot);
+        if self.kill_on_drop {
+            self.slot.cancel();
         }
     }
 }

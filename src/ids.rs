@@ -1,6 +1,8 @@
 //! Names and numbers of tasks and workers; every layer may use them.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The number of a task within this process.
 ///
@@ -27,7 +29,20 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// The number of a worker. It is that of the task which the worker was made for.
+/// A number that no task and no worker of this process has had.
+pub(crate) fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Where a task stands in a queue: smaller priorities first, and first in first out among equals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) priority: i32,
+    pub(crate) number: u64,
+}
+
+/// The number of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct WorkerId(pub(crate) u64);
 
@@ -47,4 +62,13 @@ impl fmt::Display for Name {
             module => write!(f, "{module}::{}", self.function),
         }
     }
+}
+
+/// What is known of a task where it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) id: TaskId,
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    pub(crate) limit: Option<Duration>,
 }

@@ -32,9 +32,37 @@
 //!
 //! Futures are waited for by a thread ([`wait`](TaskFuture::wait) and its family), by any async runtime (they implement
 //! [`std::future::Future`]), or many at a time: [`waitfor`](fn@waitfor) with an [`InFlight`] list and a bound on how many run at once,
-//! [`as_completed`], [`wait`](fn@wait), and [`in_parallel`](InParallel::in_parallel) on any iterator.
+//! [`as_completed`], [`wait`](fn@wait), [`first_ok`](fn@first_ok), and [`in_parallel`](InParallel::in_parallel) on any iterator.
+//! [`Parallel`] collects all results and errors of one function; in a [`Hydra`], several functions compete for one queue of items.
 //!
-//! Under an async runtime:
+//! # Pools
+//!
+//! A [`Pool`] keeps its workers, has a queue before them, and replaces those that die. It takes a [`Call`], which
+//! `f::later(..)` makes and which is a value: it can be kept, cloned, serialized.
+//!
+//! ```
+//! use inparallel::{task, Pool};
+//!
+//! #[task]
+//! fn length(text: &str) -> usize {
+//!     text.len()
+//! }
+//!
+//! let pool = Pool::builder().workers(4).max_tasks_per_worker(1000).build()?;
+//! let future = pool.submit(length::later("one call"))?;
+//! let lengths: Vec<usize> = pool.map(|text| length::later(text), ["many", "calls"]).collect::<Result<_, _>>()?;
+//! assert_eq!((future.wait()?, lengths), (8, vec![4, 5]));
+//! # Ok::<(), inparallel::Error>(())
+//! ```
+//!
+//! `#[task(pool)]` gives a function a pool of its own, `#[task(pool = "name")]` one that it shares, `#[task(daemon)]` one
+//! worker that stays; then `f(..)` submits. A [`Limiter`] bounds how many of some tasks, or plain functions under
+//! [`#[limit(n)]`](macro@limit), run at once. A task may be [retried](Options::retries), and one that takes a
+//! `&`[`TaskContext`] knows its attempt and its deadline, hears of its cancellation, and sends progress and
+//! [messages](TaskFuture::messages) while it runs.
+//!
+//! # Async
+//!
 //!
 //! ```
 //! # use std::time::Duration;
@@ -74,6 +102,8 @@
 //! # What ends with what
 //!
 //! - Dropping a future lets its task run on, unless [`kill_on_drop`](TaskFuture::kill_on_drop) is set.
+//! - Dropping the last handle of a [`Pool`] lets its tasks run to their end; [`Pool::join`] waits for them,
+//!   [`Pool::shutdown`] ends them.
 //! - A task ends with the process that started it, however that ends: the kernel sees to it. [`wait_idle`] waits for those
 //!   that are left. It does not end with the thread that started it.
 //! - Tasks may start tasks; these end with it, unless they are [detached](TaskFuture::detach). More than 16 levels are an
@@ -104,11 +134,24 @@
 
 // Reading order: what users call, what they hold, what decides, how workers are made, what runs in them.
 mod task;
+mod call;
+mod pool;
 mod waitfor;
+mod first_ok;
+mod parallel;
+mod hydra;
+mod messages;
+mod task_context;
 mod options;
 mod future;
+mod attempt;
+mod work;
 mod slot;
+mod ready;
+mod mailbox;
 mod callbacks;
+mod limiter;
+mod sync;
 mod argument;
 mod error;
 mod ids;
@@ -127,12 +170,20 @@ mod sys;
 #[doc(hidden)]
 pub mod private;
 
+pub use call::{Call, Tasks};
 pub use error::{Error, ErrorKind, Result, Signal};
+pub use first_ok::{FirstOk, NoneOk, first_ok};
 pub use future::{Canceller, TaskFuture};
+pub use hydra::{DoWork, Hydra, Worked};
 pub use ids::TaskId;
-pub use inparallel_macros::task;
+pub use inparallel_macros::{limit, task, task as processed};
+pub use limiter::{Limiter, Permit};
+pub use messages::{Messages, Progress};
 pub use options::{Options, StartMethod, Stderr, set_default_start};
+pub use parallel::{Joined, Parallel, Split};
+pub use pool::{Idle, Map, Pool, PoolBuilder, PoolStats, Rejected, Shutdown, WorkerInfo, WorkerState};
 pub use task::{allow_fork_with_threads, fork, fork_with, init, preload, wait_idle};
+pub use task_context::TaskContext;
 pub use waitfor::{
     AsCompleted, InFlight, InParallel, ParallelResults, Until, WaitFor, WaitForUpTo, Waited, as_completed,
     wait, waitfor,

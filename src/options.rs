@@ -3,10 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limiter::Limiter;
+use crate::sync::lock;
 use crate::sys::FORK_SERVER_IS_DEFAULT;
 
 /// How the worker for a task is made.
@@ -31,12 +36,12 @@ use crate::sys::FORK_SERVER_IS_DEFAULT;
 /// assert!("frok".parse::<StartMethod>().unwrap_err().to_string().contains("fork, forkserver, spawn"));
 /// # Ok::<(), inparallel::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StartMethod {
     /// A copy of the calling process. Nothing is serialized but the result, and closures work ([`fork`](crate::fork)).
     ///
-    /// Refused with [`ErrorKind::ThreadsAlive`](crate::ErrorKind::ThreadsAlive) in a program that has threads of its
+    /// Refused with [`ErrorKind::ThreadsAlive`] in a program that has threads of its
     /// own, since a lock that another thread holds at that moment stays locked in the copy for ever.
     Fork,
     /// A fork of one small, single-threaded helper process, which is this program executed again before its `main`.
@@ -71,6 +76,17 @@ impl StartMethod {
         )
     }
 
+    const OF_PLATFORM: StartMethod = if FORK_SERVER_IS_DEFAULT {
+        StartMethod::ForkServer
+    } else {
+        StartMethod::Spawn
+    };
+
+    /// Whether workers can be made so before there is a task.
+    pub(crate) fn makes_pools(self) -> bool {
+        !matches!(self, StartMethod::Fork | StartMethod::Inline)
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             StartMethod::Fork => "fork",
@@ -86,15 +102,10 @@ impl Default for StartMethod {
     /// What [`set_default_start`] chose, else the platform's default.
     fn default() -> Self {
         let chosen = DEFAULT_START.load(Ordering::Relaxed);
-        let platform = if FORK_SERVER_IS_DEFAULT {
-            StartMethod::ForkServer
-        } else {
-            StartMethod::Spawn
-        };
         StartMethod::all()
             .get(usize::from(chosen))
             .copied()
-            .unwrap_or(platform)
+            .unwrap_or(StartMethod::OF_PLATFORM)
     }
 }
 
@@ -137,7 +148,7 @@ pub fn set_default_start(method: StartMethod) {
 }
 
 /// What becomes of what a worker writes to its stderr. [`Error::stderr`](crate::Error::stderr) has the end of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Stderr {
     /// Captured, and passed on to the program's own stderr, past the capture of a test harness. It is a pipe to the
@@ -184,7 +195,84 @@ pub struct Options {
     stderr: Option<Stderr>,
     max_result: Option<u64>,
     pub(crate) program: Option<PathBuf>,
+    pub(crate) priority: Option<i32>,
+    retries: Option<u32>,
+    retry_on: Vec<ErrorKind>,
+    retry_errors: bool,
+    backoff: Option<Duration>,
+    pub(crate) limit: Option<Limiter>,
+    pub(crate) pool: Option<&'static PoolSpec>,
 }
+
+/// The pool that `#[task(pool)]` and the like ask for.
+#[doc(hidden)]
+#[derive(Debug, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// What it is called among all pools.
+    pub name: &'static str,
+    /// How many workers it has at most.
+    pub workers: Option<usize>,
+    /// One worker that lives as long as the pool.
+    pub daemon: bool,
+}
+
+impl PoolSpec {
+    /// One that lives as long as the process. The attributes that ask for pools are few.
+    fn interned(name: String, workers: Option<usize>, daemon: bool) -> &'static PoolSpec {
+        static SPECS: Mutex<Vec<&'static PoolSpec>> = Mutex::new(Vec::new());
+        let mut specs = lock(&SPECS);
+        let is_it = |spec: &&&PoolSpec| spec.name == name && spec.workers == workers && spec.daemon == daemon;
+        if let Some(spec) = specs.iter().find(is_it) {
+            return spec;
+        }
+        let spec: &'static PoolSpec = Box::leak(Box::new(PoolSpec {
+            name: name.leak(),
+            workers,
+            daemon,
+        }));
+        specs.push(spec);
+        spec
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Well,
+    /// In the task's own `Err`.
+    InErr,
+    Failed(ErrorKind),
+}
+
+/// What is left of the attempts at a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Retry {
+    left: u32,
+    on: Vec<ErrorKind>,
+    on_err: bool,
+    pause: Duration,
+}
+
+impl Retry {
+    /// How long to wait before the next attempt; `None`: there is none.
+    pub(crate) fn next(&mut self, ended: Ended) -> Option<Duration> {
+        let is_wanted = match ended {
+            Ended::Well => false,
+            Ended::InErr => self.on_err,
+            Ended::Failed(kind) => self.on.contains(&kind),
+        };
+        if !is_wanted || self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(LONGEST_PAUSE.max(pause));
+        Some(pause)
+    }
+}
+
+/// A back-off is doubled up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Options {
     /// The defaults.
@@ -197,6 +285,13 @@ impl Options {
             stderr: None,
             max_result: None,
             program: None,
+            priority: None,
+            retries: None,
+            retry_on: Vec::new(),
+            retry_errors: false,
+            backoff: None,
+            limit: None,
+            pool: None,
         }
     }
 
@@ -247,6 +342,57 @@ impl Options {
         self
     }
 
+    /// Where the task stands in the queue of a pool: smaller numbers run first, equal ones in the order of submission.
+    /// Default: 0. Without a pool nothing queues, and it says nothing.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// How often the task is tried again when its worker dies: [`Signaled`](ErrorKind::Signaled),
+    /// [`Exited`](ErrorKind::Exited), [`Lost`](ErrorKind::Lost) and [`Protocol`](ErrorKind::Protocol), and what
+    /// [`retry_on`](Options::retry_on) and [`retry_errors`](Options::retry_errors) add. Default: never.
+    ///
+    /// A cancelled task is not tried again. [`Error::attempt`](crate::Error::attempt) and
+    /// [`TaskContext::attempt`](crate::TaskContext::attempt) count from 1. Not for `Fork`, which keeps no copy of the
+    /// arguments, and not for `Inline`.
+    pub fn retries(mut self, count: u32) -> Self {
+        self.retries = Some(count);
+        self
+    }
+
+    /// An ending to try again after, beside the death of a worker: such as [`TimedOut`](ErrorKind::TimedOut) or
+    /// [`Panicked`](ErrorKind::Panicked). May be called for several.
+    pub fn retry_on(mut self, kind: ErrorKind) -> Self {
+        self.retry_on.push(kind);
+        self
+    }
+
+    /// Also tries again when the task returns its own `Err`.
+    pub fn retry_errors(mut self) -> Self {
+        self.retry_errors = true;
+        self
+    }
+
+    /// How long to wait before the second attempt; doubled for each more, up to a minute. Default: not at all.
+    pub fn backoff(mut self, pause: Duration) -> Self {
+        self.backoff = Some(pause);
+        self
+    }
+
+    /// A task starts when it has a permit of this limiter, and gives it back when it has ended, in whatever way. While it
+    /// waits it has no worker; only with `Fork` and `Inline`, which start in the calling thread, the call itself waits.
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.limit = Some(limiter.clone());
+        self
+    }
+
+    #[doc(hidden)]
+    pub fn in_pool(mut self, pool: &'static PoolSpec) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
     /// What is not set here is taken from `other`.
     ///
     /// # Examples
@@ -268,7 +414,36 @@ impl Options {
             stderr: self.stderr.or(other.stderr),
             max_result: self.max_result.or(other.max_result),
             program: self.program.or(other.program),
+            priority: self.priority.or(other.priority),
+            retries: self.retries.or(other.retries),
+            retry_on: [self.retry_on, other.retry_on].concat(),
+            retry_errors: self.retry_errors || other.retry_errors,
+            backoff: self.backoff.or(other.backoff),
+            limit: self.limit.or(other.limit),
+            pool: self.pool.or(other.pool),
         }
+    }
+
+    pub(crate) fn is_retried(&self) -> bool {
+        self.retries.is_some_and(|count| count > 0)
+    }
+
+    /// How the task is tried again, if it is.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        let left = self.retries.filter(|count| *count > 0)?;
+        let mut on = vec![
+            ErrorKind::Signaled,
+            ErrorKind::Exited,
+            ErrorKind::Lost,
+            ErrorKind::Protocol,
+        ];
+        on.extend(&self.retry_on);
+        Some(Retry {
+            left,
+            on,
+            on_err: self.retry_errors,
+            pause: self.backoff.unwrap_or_default(),
+        })
     }
 
     pub(crate) fn grace_or_default(&self) -> Duration {
@@ -287,6 +462,17 @@ impl Options {
         self.start.unwrap_or_default()
     }
 
+    /// For a pool: a default that was chosen for single tasks, and that no pool can have, is not meant.
+    pub(crate) fn method_of_pool(&self) -> StartMethod {
+        let default = StartMethod::default();
+        let default = if default.makes_pools() {
+            default
+        } else {
+            StartMethod::OF_PLATFORM
+        };
+        self.start.unwrap_or(default)
+    }
+
     /// Refuses what cannot be meant, before anything is started.
     pub(crate) fn check(&self) -> Result<()> {
         let now = std::time::Instant::now();
@@ -301,6 +487,32 @@ impl Options {
                 format!("{limit:?}"),
                 "it is beyond the clock's range; set no limit",
             )),
+            _ if self.retries.is_some_and(|count| count > 0)
+                && matches!(self.method(), StartMethod::Fork | StartMethod::Inline) =>
+            {
+                Err(Error::invalid(
+                    "retries",
+                    self.retries.unwrap_or_default(),
+                    format!(
+                        "StartMethod::{:?} keeps no copy of the arguments; use ForkServer or Spawn",
+                        self.method()
+                    ),
+                ))
+            }
+            _ if self.retries.is_none()
+                && (!self.retry_on.is_empty() || self.retry_errors || self.backoff.is_some()) =>
+            {
+                Err(Error::invalid(
+                    "retries",
+                    "0",
+                    "retry_on, retry_errors and backoff say when and how to retry; say how often with retries",
+                ))
+            }
+            _ if now.checked_add(self.backoff.unwrap_or_default()).is_none() => Err(Error::invalid(
+                "backoff",
+                format!("{:?}", self.backoff.unwrap_or_default()),
+                "it is beyond the clock's range; give some seconds",
+            )),
             _ if now.checked_add(self.grace_or_default()).is_none() => {
                 let grace = format!("{:?}", self.grace_or_default());
                 Err(Error::invalid(
@@ -310,6 +522,74 @@ impl Options {
                 ))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// [`Options`] as they travel with a call.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Portable {
+    start: Option<StartMethod>,
+    timeout: Option<Duration>,
+    grace: Option<Duration>,
+    kill_on_drop: bool,
+    stderr: Option<Stderr>,
+    max_result: Option<u64>,
+    program: Option<PathBuf>,
+    priority: Option<i32>,
+    retries: Option<u32>,
+    retry_on: Vec<ErrorKind>,
+    retry_errors: bool,
+    backoff: Option<Duration>,
+    /// Name, workers, daemon.
+    pool: Option<(String, Option<usize>, bool)>,
+}
+
+impl Options {
+    /// Refused with a limiter, which counts in this process only.
+    pub(crate) fn portable(&self) -> std::result::Result<Portable, &'static str> {
+        if self.limit.is_some() {
+            return Err("a call with a limit cannot be serialized: the limiter counts in this process only");
+        }
+        Ok(Portable {
+            start: self.start,
+            timeout: self.timeout,
+            grace: self.grace,
+            kill_on_drop: self.kill_on_drop,
+            stderr: self.stderr,
+            max_result: self.max_result,
+            program: self.program.clone(),
+            priority: self.priority,
+            retries: self.retries,
+            retry_on: self.retry_on.clone(),
+            retry_errors: self.retry_errors,
+            backoff: self.backoff,
+            pool: self
+                .pool
+                .map(|pool| (pool.name.to_owned(), pool.workers, pool.daemon)),
+        })
+    }
+}
+
+impl From<Portable> for Options {
+    fn from(portable: Portable) -> Self {
+        Options {
+            start: portable.start,
+            timeout: portable.timeout,
+            grace: portable.grace,
+            kill_on_drop: portable.kill_on_drop,
+            stderr: portable.stderr,
+            max_result: portable.max_result,
+            program: portable.program,
+            priority: portable.priority,
+            retries: portable.retries,
+            retry_on: portable.retry_on,
+            retry_errors: portable.retry_errors,
+            backoff: portable.backoff,
+            limit: None,
+            pool: portable
+                .pool
+                .map(|(name, workers, daemon)| PoolSpec::interned(name, workers, daemon)),
         }
     }
 }

@@ -4,7 +4,16 @@ pub use crate::argument::{
     Argument, Output, Refused, decode, decode_slice, encode, encode_borrowed, encode_slice,
 };
 pub use crate::ids::Name;
-pub use crate::task::start;
+pub use crate::options::PoolSpec;
+pub use crate::task::{later, start};
+
+/// Asks for no more than that the result can travel, so that the compiler says once that it cannot.
+pub fn output<R: Output>() {}
+
+/// What the running task's function gets for a parameter `&TaskContext`.
+pub fn context() -> crate::TaskContext {
+    crate::TaskContext::current()
+}
 
 /// The setters of [`Options`](crate::Options) over a field `options`.
 #[doc(hidden)]
@@ -19,6 +28,12 @@ macro_rules! __task_options {
             stderr(stderr: $crate::Stderr);
             max_result(bytes: u64);
             program(path: impl ::core::convert::Into<::std::path::PathBuf>);
+            priority(priority: i32);
+            retries(count: u32);
+            retry_on(kind: $crate::ErrorKind);
+            retry_errors();
+            backoff(pause: ::core::time::Duration);
+            limit(limiter: &$crate::Limiter);
         }
     };
     ($($name:ident($($argument:ident: $type:ty)?);)*) => {

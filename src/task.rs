@@ -2,23 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::argument::{Output, Refused};
+use crate::attempt::{check_reachable, checked_depth, when_permitted};
+use crate::call::Call;
+use crate::callbacks;
 use crate::error::{Cause, Error, Result};
 use crate::future::TaskFuture;
-use crate::ids::Name;
+use crate::ids::{About, Name};
 use crate::launch::{self, Order, Surroundings};
 use crate::nesting;
 use crate::options::{Options, StartMethod};
-use crate::slot::{Outcome, Slot};
-use crate::supervisor::{self, Link, Submitted};
+use crate::pool::Pool;
+use crate::slot::{Outcome, Place, Slot};
+use crate::supervisor::{self, Patience, Submitted};
 use crate::sys::{self, Entry};
-use crate::wire::{Answer, Call};
-use crate::worker::{self, Remote};
+use crate::task_context::{self, Outlet};
+use crate::wire::Answer;
+use crate::work::Work;
+use crate::worker::{self, Many, Remote};
 
 /// Starts a task: the one path from a call to a future.
 ///
@@ -41,19 +47,61 @@ where
     F: Fn(C) -> R + Copy,
 {
     let entry = Entry::of(Remote::new(decode, remote));
-    begin(options, name, |slot, options, depth| match options.method() {
-        StartMethod::Inline => Ok(inline(&slot, depth, || local(args))),
-        StartMethod::Fork => fork_task(slot, options, depth, || local(args)),
-        method => {
-            let mut payload = Vec::new();
-            encode(&args, &mut payload)
-                .map_err(|Refused { type_name, reason }| Cause::ArgumentNotEncodable { type_name, reason })?;
-            match method {
-                StartMethod::Thread => thread(slot, options, depth, entry, payload),
-                _ => remote_process(slot, options, depth, entry, payload),
-            }
+    begin(options, name, |slot, options, depth| {
+        if options.pool.is_none() && matches!(options.method(), StartMethod::Inline | StartMethod::Fork) {
+            return here(slot, options, depth, || worker::answer_of(|| local(args)));
         }
+        let mut payload = Vec::new();
+        encode(&args, &mut payload)
+            .map_err(|Refused { type_name, reason }| Cause::ArgumentNotEncodable { type_name, reason })?;
+        let payload = Arc::new(payload);
+        elsewhere(slot, options, depth, Work { entry, payload })
     })
+}
+
+/// A call that is not made yet: as [`start`], but for `local`.
+pub fn later<R, P, C, E, D, F>(
+    options: Options,
+    name: Name,
+    args: P,
+    encode: E,
+    decode: D,
+    remote: F,
+) -> Call<R>
+where
+    R: Output,
+    E: FnOnce(&P, &mut Vec<u8>) -> std::result::Result<(), Refused>,
+    D: Fn(&mut &[u8]) -> std::result::Result<C, Refused> + Copy,
+    F: Fn(C) -> R + Copy,
+{
+    let remote = Remote::new(decode, remote);
+    let mut payload = Vec::new();
+    let encoded = encode(&args, &mut payload).map(|()| payload);
+    Call::new(options, name, Entry::of(remote), Entry::of(Many(remote)), encoded)
+}
+
+impl<T> Call<T> {
+    /// Starts it, as calling the function would.
+    ///
+    /// # Errors
+    ///
+    /// As values of the future.
+    pub fn start(self) -> TaskFuture<T> {
+        let call = self;
+        begin(
+            call.options().clone(),
+            call.task_name(),
+            |slot, options, depth| {
+                let work = call.work()?;
+                match options.method() {
+                    StartMethod::Inline | StartMethod::Fork if options.pool.is_none() => {
+                        here(slot, options, depth, || (work.entry.run)(&work.payload))
+                    }
+                    _ => elsewhere(slot, options, depth, work),
+                }
+            },
+        )
+    }
 }
 
 /// Runs a closure, which may capture anything, in a copy of this process. Only the result is serialized.
@@ -116,7 +164,7 @@ where
         function: std::any::type_name::<F>(),
     };
     begin(options.start(StartMethod::Fork), name, |slot, options, depth| {
-        fork_task(slot, options, depth, closure)
+        here(slot, options, depth, || worker::answer_of(closure))
     })
 }
 
@@ -182,10 +230,12 @@ pub fn preload(function: fn()) -> Result<()> {
     }
 }
 
-/// Waits until no task of this process runs any more, for at most `limit`; whether it came to that.
+/// Waits until no task of this process runs any more, and the callbacks of those that have ended have run, for at most
+/// `limit`; whether it came to that.
 ///
 /// For the end of a program that lets tasks run on unheard: when the process ends, its tasks end with it. A task counts
-/// until its process is gone, a moment longer than its future is pending; on a thread, until the thread ends.
+/// until its process is gone, a moment longer than its future is pending; on a thread, until the thread ends. A pool's
+/// task counts from its submission to its end.
 ///
 /// # Examples
 ///
@@ -201,7 +251,8 @@ pub fn preload(function: fn()) -> Result<()> {
 /// assert!(inparallel::wait_idle(Duration::from_secs(60)));
 /// ```
 pub fn wait_idle(limit: Duration) -> bool {
-    supervisor::wait_idle(limit)
+    let began = Instant::now();
+    supervisor::wait_idle(limit) && callbacks::wait_idle(limit.saturating_sub(began.elapsed()))
 }
 
 /// Lets [`StartMethod::Fork`] run in a program that has other threads, for the whole program from now on.
@@ -231,53 +282,82 @@ pub unsafe fn allow_fork_with_threads(allow: bool) {
 fn begin<R>(
     options: Options,
     name: Name,
-    start: impl FnOnce(Arc<Slot>, Options, u32) -> Result<Link, Cause>,
+    start: impl FnOnce(&Arc<Slot>, Options, u32) -> Result<(), Cause>,
 ) -> TaskFuture<R> {
     let slot = supervisor::slot(name);
     // The default may change while the task runs; its start method does not.
-    let method = options.method();
-    let options = options.start(method);
+    let options = match options.pool {
+        None => {
+            let method = options.method();
+            options.start(method)
+        }
+        // Its workers have one.
+        Some(_) => options,
+    };
     let kill_on_drop = options.kill_on_drop;
-    let depth = nesting::depth() + 1;
-    let checked = options.check().and_then(|()| match depth > nesting::DEEPEST {
-        true => Err(Error::new(
-            "",
-            Cause::TooDeep {
-                limit: nesting::DEEPEST,
-            },
-        )),
-        false => Ok(()),
-    });
-    let started = checked
-        .and_then(|()| start(Arc::clone(&slot), options, depth).map_err(|cause| Error::new("", cause)));
-    let link = started.unwrap_or_else(|error| {
+    let started = checked_depth(&options)
+        .and_then(|depth| start(&slot, options, depth).map_err(|cause| Error::new("", cause)));
+    if let Err(error) = started {
         slot.end(Outcome::Failed(error.with_task(name.to_string())));
-        Link::Slot
-    });
-    TaskFuture::new(slot, link, kill_on_drop)
+    }
+    TaskFuture::new(slot, kill_on_drop)
 }
 
-fn inline<R: Serialize>(slot: &Arc<Slot>, depth: u32, task: impl FnOnce() -> R) -> Link {
-    let answer = nesting::at_depth(depth, || worker::answer_of(task));
+/// Runs a task in the calling thread, or in a copy of it.
+fn here(slot: &Arc<Slot>, options: Options, depth: u32, task: impl FnOnce() -> Answer) -> Result<(), Cause> {
+    if let Some(limiter) = &options.limit {
+        slot.hold_permit(limiter.acquire());
+    }
+    let about = slot.about(options.timeout);
+    if options.method() == StartMethod::Fork {
+        return fork_task(slot, options, depth, about, task);
+    }
+    let outlet = Outlet::Slot(Arc::clone(slot));
+    let answer = nesting::at_depth(depth, || task_context::run_as(about, outlet, task));
     slot.end(Outcome::of(answer, slot.name));
-    Link::Slot
+    Ok(())
 }
 
-fn thread(
-    slot: Arc<Slot>,
-    options: Options,
-    depth: u32,
-    entry: &'static Entry<Answer>,
-    payload: Vec<u8>,
-) -> Result<Link, Cause> {
-    let active = supervisor::thread_task(Submitted {
-        slot: Arc::clone(&slot),
-        options,
-    })?;
-    let unstarted = Arc::clone(&slot);
+/// Runs a task where its arguments have to be sent: now, or when it has a permit, and again if it is to be retried.
+fn elsewhere(slot: &Arc<Slot>, options: Options, depth: u32, work: Work) -> Result<(), Cause> {
+    if let Some(spec) = options.pool {
+        let pool = Pool::of(spec, &options).map_err(Error::into_cause)?;
+        let options = pool.options_for(&options);
+        return pool
+            .enter(slot, options, work, Patience::Endless)
+            .map_err(Error::into_cause);
+    }
+    let order = match options.method() {
+        StartMethod::Thread => None,
+        _ => Some(order(slot, &options, depth, &work)?),
+    };
+    let (limit, retry) = (options.limit.clone(), options.retry());
+    let start = move |slot: &Arc<Slot>| match &order {
+        Some(order) => {
+            let mut order = order.clone();
+            if let Some(call) = &mut order.call {
+                call.attempt = slot.attempt();
+            }
+            supervisor::submit(Submitted::new(Arc::clone(slot), options.clone()), order)
+        }
+        None => thread(slot, &options, depth, &work),
+    };
+    when_permitted(slot, limit.as_ref(), retry, start)
+}
+
+fn thread(slot: &Arc<Slot>, options: &Options, depth: u32, work: &Work) -> Result<(), Cause> {
+    let active = supervisor::thread_task(Submitted::new(Arc::clone(slot), options.clone()))?;
+    if slot.set_place(Place::Nobody) {
+        // It was cancelled while it waited for its start.
+        return Err(Cause::Cancelled);
+    }
+    let about = slot.about(options.timeout);
+    let unstarted = Arc::clone(slot);
+    let (slot, work) = (Arc::clone(slot), work.clone());
     let run = move || {
-        let answer = nesting::at_depth(depth, || (entry.run)(&payload));
-        slot.end(Outcome::of(answer, slot.name));
+        let attempt = about.attempt;
+        let answer = work.run_here(&slot, depth, about);
+        slot.end_attempt(attempt, Outcome::of(answer, slot.name));
         drop(active);
     };
     let name = "inparallel-task".to_owned();
@@ -286,15 +366,16 @@ fn thread(
         // Before the supervisor, which hears that the thread is gone, gives a reason of its own.
         unstarted.fail(Cause::launch("start a thread", error));
     }
-    Ok(Link::Slot)
+    Ok(())
 }
 
-fn fork_task<R: Serialize>(
-    slot: Arc<Slot>,
+fn fork_task(
+    slot: &Arc<Slot>,
     options: Options,
     depth: u32,
-    task: impl FnOnce() -> R,
-) -> Result<Link, Cause> {
+    about: About,
+    task: impl FnOnce() -> Answer,
+) -> Result<(), Cause> {
     let (guard, others) = supervisor::lock_for_fork()?;
     if !ALLOW_FORK_WITH_THREADS.load(Ordering::Relaxed) {
         match others {
@@ -304,47 +385,21 @@ fn fork_task<R: Serialize>(
         }
     }
     let mut task = Some(task);
-    let lines = launch::fork(&options, depth, &mut task)?;
+    let lines = launch::fork(&options, depth, about, &mut task)?;
     drop(guard);
     // What the task captured is dropped last: if that panics, the worker has its supervisor already.
-    Ok(supervisor::adopt(Submitted { slot, options }, lines))
+    supervisor::adopt(Submitted::new(Arc::clone(slot), options), lines)
 }
 
-fn remote_process(
-    slot: Arc<Slot>,
-    options: Options,
-    depth: u32,
-    entry: &'static Entry<Answer>,
-    payload: Vec<u8>,
-) -> Result<Link, Cause> {
-    if !worker::is_reachable() {
-        return Err(Cause::refused(
-            "a new process of this program would run its main again; \
-             call inparallel::init() in the first line of main, or turn the feature `ctor` on",
-        ));
-    }
-    if !sys::is_in_program() {
-        return Err(Cause::refused(
-            "this code is part of a loaded library, which a new process of the program would not have; \
-             use StartMethod::Fork",
-        ));
-    }
-    let (entry, type_name) = entry.address();
-    let call = Call {
-        task: slot.id.0,
-        entry,
-        type_name: type_name.to_owned(),
+fn order(slot: &Slot, options: &Options, depth: u32, work: &Work) -> Result<Order, Cause> {
+    check_reachable()?;
+    Ok(Order {
+        call: Some(work.call(slot, depth, options.timeout)),
+        payload: Arc::clone(&work.payload),
         depth,
-        setup: None,
-    };
-    let is_spawn = options.method() == StartMethod::Spawn;
-    let order = Order {
-        call,
-        payload,
-        surroundings: Surroundings::now(),
-        is_spawn,
-    };
-    Ok(supervisor::submit(Submitted { slot, options }, order))
+        surroundings: Arc::new(Surroundings::now()),
+        is_spawn: options.method() == StartMethod::Spawn,
+    })
 }
 
 static ALLOW_FORK_WITH_THREADS: AtomicBool = AtomicBool::new(false);

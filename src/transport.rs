@@ -1,6 +1,8 @@
 //! Frames over descriptors: blocking in a worker, a piece at a time in the supervisor.
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,7 +43,7 @@ impl<'a> FrameReader<'a> {
             match self.fd.read(&mut self.buffer)? {
                 Incoming::Bytes(count) => {
                     self.unused = 0..count;
-                    if count == FIRST_READ {
+                    if count == self.buffer.len() {
                         self.buffer.resize(READ_SIZE, 0);
                     }
                 }
@@ -56,16 +58,21 @@ impl<'a> FrameReader<'a> {
 /// Writes one frame, blocking. For the worker's side.
 pub(crate) fn write_frame<M: Serialize>(fd: &Fd, message: &M, payload: &[u8]) -> io::Result<()> {
     let head = wire::frame_head(message, payload.len()).map_err(io::Error::other)?;
+    if payload.len() >= LARGE {
+        fd.widen();
+    }
     fd.write_all(&head, payload)
 }
 
-/// Bytes on their way to a worker.
+/// Frames on their way to a worker.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     fd: Fd,
-    head: Vec<u8>,
-    payload: Vec<u8>,
+    frames: VecDeque<(Vec<u8>, Arc<Vec<u8>>)>,
+    /// Of the first frame.
     written: usize,
+    /// Of the last frame that was begun.
+    last: usize,
 }
 
 /// How far a step of writing came.
@@ -79,12 +86,12 @@ pub(crate) enum Written {
 }
 
 impl Outgoing {
-    pub(crate) fn new(fd: Fd, head: Vec<u8>, payload: Vec<u8>) -> Self {
+    pub(crate) fn new(fd: Fd) -> Self {
         Outgoing {
             fd,
-            head,
-            payload,
+            frames: VecDeque::new(),
             written: 0,
+            last: 0,
         }
     }
 
@@ -92,27 +99,47 @@ impl Outgoing {
         &self.fd
     }
 
-    /// The payload, whatever was written of it.
-    pub(crate) fn into_payload(self) -> Vec<u8> {
-        self.payload
+    /// Adds a frame. [`step`](Outgoing::step) writes it.
+    pub(crate) fn push(&mut self, head: Vec<u8>, payload: Arc<Vec<u8>>) {
+        if payload.len() >= LARGE {
+            self.fd.widen();
+        }
+        self.frames.push_back((head, payload));
+        self.last = 0;
     }
 
     /// Writes as much as fits.
     pub(crate) fn step(&mut self) -> Written {
-        loop {
-            let rest = match self.written.checked_sub(self.head.len()) {
-                None => &self.head[self.written..],
-                Some(written) => &self.payload[written..],
+        while let Some((head, payload)) = self.frames.front() {
+            let rest = match self.written.checked_sub(head.len()) {
+                None => &head[self.written..],
+                Some(written) => &payload[written..],
             };
             if rest.is_empty() {
-                return Written::All;
+                self.written = 0;
+                self.frames.pop_front();
+                continue;
             }
             match self.fd.write(rest) {
-                Ok(Some(count)) => self.written += count,
+                Ok(Some(count)) => {
+                    self.written += count;
+                    self.last = self.written;
+                }
                 Ok(None) => return Written::Some,
                 Err(_) => return Written::Closed,
             }
         }
+        Written::All
+    }
+
+    /// Whether there is more to write.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// Whether nobody has read a byte of the last frame, as far as the system tells.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.fd.unread() >= self.last
     }
 }
 
@@ -148,6 +175,11 @@ impl Arriving {
         &self.fd
     }
 
+    /// For the frames that follow.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.assembler.set_limit(limit);
+    }
+
     /// Reads once into `buffer` and hands every complete frame to `each`.
     pub(crate) fn step<M: DeserializeOwned>(&mut self, buffer: &mut [u8], mut each: impl FnMut(Read<M>)) {
         match self.fd.read(buffer) {
@@ -178,4 +210,7 @@ fn broken(error: FrameError) -> io::Error {
 
 /// Most calls are small, and each page that a fresh worker touches costs as much as a system call.
 const FIRST_READ: usize = 4 << 10;
-const READ_SIZE: usize = 64 << 10;
+const READ_SIZE: usize = 256 << 10;
+
+/// A payload that is worth a wider pipe.
+const LARGE: usize = 256 << 10;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::future::TaskFuture;
-use crate::slot::{Ready, lock};
+use crate::ready::Ready;
+use crate::sync::lock;
 
 /// A list of started tasks that [`waitfor`] empties. Pushing and taking cost the same however long it is.
 ///
@@ -116,7 +117,7 @@ impl<T> InFlight<T> {
     }
 
     /// The next one that ends; `None`: the list is empty, or the deadline has passed.
-    fn take(&self, deadline: Option<Instant>) -> Option<(u64, TaskFuture<T>)> {
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<(u64, TaskFuture<T>)> {
         loop {
             let key = self.ready.next(deadline, || self.is_empty())?;
             if let Some(future) = self.remove(key) {
@@ -125,7 +126,8 @@ impl<T> InFlight<T> {
         }
     }
 
-    fn into_futures(self) -> Vec<TaskFuture<T>> {
+    /// Those that were not taken, in the order of pushing.
+    pub(crate) fn into_futures(self) -> Vec<TaskFuture<T>> {
         let held = self
             .held
             .into_inner()

@@ -1,4 +1,4 @@
-//! Writes what replaces the function. Everything that starts a task goes through `start`, at the end.
+//! Writes what replaces the function. What starts a task is written by `start`.
 //!
 //! Generated variables have the hygiene of the macro (`mixed_site`), so that an argument may have any name.
 
@@ -7,14 +7,15 @@ use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
-    Block, FnArg, GenericParam, Ident, Path, Receiver, ReturnType, Signature, Stmt, Token, parse_quote,
+    Block, FnArg, GenericParam, Ident, Receiver, ReturnType, Signature, Stmt, parse_quote,
     parse_quote_spanned,
 };
 
 use crate::attributes::{self, Place};
 use crate::generics::{Split, turbofish};
 use crate::options::Options;
-use crate::parse::{SelfBy, Task};
+use crate::parse::Task;
+use crate::start::{Route, result, this};
 
 /// The items that replace the function.
 pub(crate) fn expand(task: &Task, options: &Options) -> TokenStream {
@@ -36,10 +37,10 @@ fn free(task: &Task, options: &Options) -> TokenStream {
     let [call, inline, with, other] = [Place::Call, Place::Inline, Place::With, Place::Other]
         .map(|place| attributes::of(&task.function.attrs, place));
 
-    let start_sig = starting(task, krate);
+    let start_sig = giving("TaskFuture", task, options);
     let arguments: Vec<_> = task.arguments.iter().map(|argument| &argument.name).collect();
     let turbofish = turbofish(generics);
-    let used = used(quote!(#name #turbofish));
+    let (used, used_later) = (used(quote!(#name #turbofish)), used(quote!(Self::later)));
     let inline_body = after(&used, body);
     let start_body = in_place_of(body, quote!(#name #turbofish::with().call(#(#arguments),*)));
     let Split { ty, method } = Split::of(generics);
@@ -51,10 +52,21 @@ fn free(task: &Task, options: &Options) -> TokenStream {
     };
     let mut call_sig = Signature {
         ident: parse_quote!(call),
-        generics: method,
+        generics: method.clone(),
         ..start_sig.clone()
     };
     call_sig.inputs.insert(0, parse_quote!(self));
+    let later_sig = Signature {
+        ident: parse_quote!(later),
+        generics: method,
+        ..giving("Call", task, options)
+    };
+    // A method cannot have the name of a function beside it; and `later` is the one that is passed around as a path.
+    let mut call_later_sig = Signature {
+        ident: parse_quote!(call_later),
+        ..later_sig.clone()
+    };
+    call_later_sig.inputs.insert(0, parse_quote!(self));
 
     // The struct has no bounds, so that the impls of `Clone` and `Debug` need none.
     let unbounded = ty.params.iter().map(|param| match param {
@@ -71,17 +83,24 @@ fn free(task: &Task, options: &Options) -> TokenStream {
     let no_marker = (!types.is_empty()).then(|| quote!(marker: ::core::marker::PhantomData,));
 
     let struct_doc = format!(
-        "The task [`{text}`](fn@{text}): `{text}::with()` sets options for one call, `{text}::inline(..)` is a plain call."
+        "The task [`{text}`](fn@{text}): `{text}::with()` sets options for one call, `{text}::later(..)` makes a `Call` \
+         that is not started, `{text}::inline(..)` is a plain call."
     );
     let inline_doc = format!("Calls `{text}` here and now, in this process.");
     let call_doc = format!("Starts `{text}` with these options.");
-    let defaults = options.defaults();
-    let start = start(
+    let later_doc = format!("Makes a call of `{text}`, to be started later or by a pool.");
+    let call_later_doc =
+        format!("Makes a call of `{text}` with these options, to be started later or by a pool.");
+    let defaults = options.defaults(&text);
+    let route = Route {
         task,
         options,
-        &quote!(self.options),
-        &quote!(::core::module_path!()),
-        &quote!(Self::inline),
+        module: quote!(::core::module_path!()),
+        inline: quote!(Self::inline),
+    };
+    let (start, later) = (
+        route.start(&quote!(self.options)),
+        route.later(&quote!(self.options)),
     );
 
     quote! {
@@ -112,6 +131,7 @@ fn free(task: &Task, options: &Options) -> TokenStream {
             /// The task's options, to be changed for one call.
             #vis fn with() -> Self {
                 #used
+                #used_later
                 Self { options: #defaults, #no_marker }
             }
 
@@ -122,6 +142,20 @@ fn free(task: &Task, options: &Options) -> TokenStream {
             #[doc = #call_doc]
             #vis #call_sig {
                 #start
+            }
+
+            #quiet
+            #(#with)*
+            #[doc = #later_doc]
+            #vis #later_sig {
+                Self::with().call_later(#(#arguments),*)
+            }
+
+            #quiet
+            #(#other)*
+            #[doc = #call_later_doc]
+            #vis #call_later_sig {
+                #later
             }
         }
 
@@ -143,7 +177,7 @@ fn free(task: &Task, options: &Options) -> TokenStream {
     }
 }
 
-/// Three functions side by side: an `impl` has no room for more.
+/// Functions side by side: an `impl` has no room for anything else.
 fn associated(task: &Task, options: &Options) -> TokenStream {
     let krate = &options.krate;
     let (vis, sig) = (&task.function.vis, &task.function.sig);
@@ -151,9 +185,11 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
     let text = name.unraw().to_string();
     let inline_name = generated(&format_ident!("{name}_inline"));
     let with_name = generated(&format_ident!("{name}_with"));
+    let later_name = generated(&format_ident!("{name}_later"));
+    let defaults_name = generated(&format_ident!("__{name}_defaults"));
     let quiet = quiet();
-    let [call, inline, with] =
-        [Place::Call, Place::Inline, Place::With].map(|place| attributes::of(&task.function.attrs, place));
+    let [call, inline, with, other] = [Place::Call, Place::Inline, Place::With, Place::Other]
+        .map(|place| attributes::of(&task.function.attrs, place));
 
     let this = this(task).map(|this| quote!(#this,));
     let arguments: Vec<_> = task.arguments.iter().map(|argument| &argument.name).collect();
@@ -161,15 +197,21 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
     let inline_doc = format!("Calls [`{text}`](Self::{text}) here and now, in this process.");
     let with_doc =
         format!("Starts [`{text}`](Self::{text}) with these options, and its own where these say nothing.");
-    let defaults = options.defaults();
+    let later_doc = format!("Makes a call of [`{text}`](Self::{text}), to be started later or by a pool.");
+    let defaults = options.defaults(&text);
+    let used_later = used(quote!(Self::#later_name #turbofish));
     let used = used(quote!(Self::#name #turbofish));
     let inline_body = after(&used, body);
     let start_body = in_place_of(
         body,
-        quote!(Self::#with_name #turbofish (#this #defaults, #(#arguments),*)),
+        quote!(Self::#with_name #turbofish (#this #krate::Options::new(), #(#arguments),*)),
     );
     let given = Ident::new("options", Span::mixed_site());
-    let start_sig = starting(task, krate);
+    let start_sig = giving("TaskFuture", task, options);
+    let later_sig = Signature {
+        ident: later_name.clone(),
+        ..giving("Call", task, options)
+    };
     let inline_sig = Signature {
         ident: inline_name.clone(),
         ..sig.clone()
@@ -181,14 +223,14 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
     with_sig
         .inputs
         .insert(usize::from(this.is_some()), parse_quote!(#given: #krate::Options));
-    let module = quote!(::core::any::type_name::<Self>());
-    let start = start(
+    let route = Route {
         task,
         options,
-        &quote!(#krate::Options::or(#given, #defaults)),
-        &module,
-        &quote!(Self::#inline_name #turbofish),
-    );
+        module: quote!(::core::any::type_name::<Self>()),
+        inline: quote!(Self::#inline_name #turbofish),
+    };
+    let start = route.start(&quote!(#krate::Options::or(#given, Self::#defaults_name())));
+    let later = route.later(&quote!(Self::#defaults_name()));
 
     quote! {
         #quiet
@@ -205,84 +247,40 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
         #[doc = #with_doc]
         #vis #with_sig {
             #used
+            #used_later
             #start
         }
-    }
-}
 
-/// The call of `inparallel::private::start`.
-///
-/// Types stand in it as the user wrote them, each in a call that asks for no more than that this one can travel, so that
-/// the compiler points at the one that cannot.
-fn start(
-    task: &Task,
-    options: &Options,
-    given: &TokenStream,
-    module: &TokenStream,
-    inline: &TokenStream,
-) -> TokenStream {
-    let krate = &options.krate;
-    let output = &task.output;
-    let function = match &options.name {
-        Some(name) => quote!(#name),
-        None => {
-            let name = task.function.sig.ident.unraw().to_string();
-            quote!(#name)
+        #quiet
+        #(#with)*
+        #[doc = #later_doc]
+        #vis #later_sig {
+            #used
+            #later
         }
-    };
-    let bytes = Ident::new("bytes", Span::mixed_site());
-    // One entry per argument, `self` first: what the caller has, its variable in the closures, how it becomes bytes and is
-    // made from them, the type that the worker has, and what the function is called with there.
-    let (mut values, mut names, mut owned, mut lent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut encoded, mut decoded) = (Vec::new(), Vec::new());
-    if let (Some(by), Some(this)) = (task.receiver, this(task)) {
-        let name = Ident::new("this", Span::mixed_site());
-        let ty = Ident::new("Self", this.span);
-        values.push(quote!(#this));
-        encoded.push(quote!(#krate::private::encode::<#ty>(#name, #bytes)?;));
-        decoded.push(quote!(#krate::private::decode::<#ty>(#bytes)?));
-        lent.push(match by {
-            SelfBy::Reference => quote!(&#name),
-            SelfBy::Value => quote!(#name),
-        });
-        names.push(name);
-        owned.push(quote!(Self));
-    }
-    for argument in &task.arguments {
-        let (name, ty) = (&argument.name, &argument.owned);
-        let (encode, decode) = (argument.encode(), argument.decode());
-        values.push(quote!(#name));
-        encoded.push(quote!(#krate::private::#encode(#name, #bytes)?;));
-        decoded.push(quote!(#krate::private::#decode(#bytes)?));
-        lent.push(argument.lend());
-        names.push(name.clone());
-        owned.push(quote!(#ty));
-    }
 
-    quote! {
-        #krate::private::start::<#output, _, _, _, _, _, _>(
-            #given,
-            #krate::private::Name { module: #module, function: #function },
-            (#(#values,)*),
-            |(#(#names,)*), #bytes| { #(#encoded)* ::core::result::Result::Ok(()) },
-            |#bytes| ::core::result::Result::Ok((#(#decoded,)*)),
-            |(#(#names,)*)| #inline(#(#names),*),
-            |(#(#names,)*): (#(#owned,)*)| #inline(#(#lent),*),
-        )
+        #quiet
+        #(#other)*
+        #[doc(hidden)]
+        fn #defaults_name() -> #krate::Options {
+            #defaults
+        }
     }
 }
 
-/// The function's signature, such that it returns a future: without patterns and `mut`.
+/// The function's signature, such that it returns a `TaskFuture` or a `Call`: without patterns, `mut` and the context.
 ///
 /// It keeps the user's spans from end to end, else lints about the function would be taken for the macro's own affair,
 /// and an unused one would not be reported.
-fn starting(task: &Task, krate: &Path) -> Signature {
+fn giving(handle: &str, task: &Task, options: &Options) -> Signature {
     let mut sig = task.function.sig.clone();
-    let (span, output) = match &sig.output {
-        ReturnType::Default => (sig.paren_token.span.close(), &task.output),
-        ReturnType::Type(_, output) => (output.span(), &**output),
+    let span = match &sig.output {
+        ReturnType::Default => sig.paren_token.span.close(),
+        ReturnType::Type(_, output) => output.span(),
     };
-    sig.output = parse_quote_spanned!(span=> -> #krate::TaskFuture<#output>);
+    let (krate, output) = (&options.krate, result(task, options));
+    let handle = Ident::new(handle, span);
+    sig.output = parse_quote_spanned!(span=> -> #krate::#handle<#output>);
     let receiver = task.function.sig.receiver().cloned().map(|receiver| {
         FnArg::Receiver(Receiver {
             mutability: None,
@@ -297,7 +295,7 @@ fn starting(task: &Task, krate: &Path) -> Signature {
     sig
 }
 
-/// Makes a use of the generated functions a use of the task, which else would be reported as never used.
+/// Makes a use of the generated functions a use of the task and of each other, else they would be reported as never used.
 fn used(path: TokenStream) -> Stmt {
     parse_quote!(#[allow(deprecated)] let _ = #path;)
 }
@@ -314,11 +312,6 @@ fn in_place_of(body: &Block, code: TokenStream) -> Group {
     let mut group = Group::new(Delimiter::Brace, code);
     group.set_span(body.brace_token.span.join());
     group
-}
-
-/// The word `self` of a method, with the user's hygiene.
-fn this(task: &Task) -> Option<Token![self]> {
-    task.function.sig.receiver().map(|receiver| receiver.self_token)
 }
 
 /// The name as one that the macro made up: it is found as any other, and lints about it are not reported to the user.

@@ -1,15 +1,15 @@
-//! What stands in `#[task(..)]`: one table of what is known, with the reader of each.
+//! What `#[task(..)]` says about the task: which options contradict each other, and what they become at run time.
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
-use syn::ext::IdentExt;
-use syn::parse::{Parse, ParseStream, Parser};
+use syn::parse::Parser;
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, Result, Token, UnOp, parse_quote};
+use syn::{Error, ExprPath, LitStr, Path, Token, parse_quote};
 
+use crate::known::Given;
+use crate::limit::Permits;
 use crate::parse::combine;
 
 /// The options of one `#[task(..)]`.
@@ -17,8 +17,25 @@ pub(crate) struct Options {
     pub(crate) associated: bool,
     pub(crate) krate: Path,
     pub(crate) name: Option<LitStr>,
-    timeout: Option<(Duration, Span)>,
-    start: Option<&'static str>,
+    pub(crate) timeout: Option<Duration>,
+    /// A variant of `StartMethod`.
+    pub(crate) start: Option<&'static str>,
+    pub(crate) pool: Option<Pool>,
+    pub(crate) workers: Option<u32>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) retries: Option<u32>,
+    pub(crate) limit: Option<Permits>,
+    pub(crate) callback: Option<ExprPath>,
+    pub(crate) discard: bool,
+}
+
+/// Where the task waits for a worker that is not its own.
+pub(crate) enum Pool {
+    /// A pool that is named after the task.
+    Own,
+    Named(LitStr),
+    /// One worker that stays.
+    Daemon,
 }
 
 impl Options {
@@ -30,6 +47,13 @@ impl Options {
             name: None,
             timeout: None,
             start: None,
+            pool: None,
+            workers: None,
+            priority: None,
+            retries: None,
+            limit: None,
+            callback: None,
+            discard: false,
         };
         let given = match Punctuated::<Given, Token![,]>::parse_terminated.parse2(attribute) {
             Ok(given) => given,
@@ -49,241 +73,95 @@ impl Options {
                 combine(&mut errors, error);
             }
         }
-        if let (Some("Inline"), Some((_, span))) = (options.start, options.timeout) {
-            let advice = "`timeout` contradicts `start = \"inline\"`: a plain call cannot be stopped";
-            combine(&mut errors, Error::new(span, advice));
-        }
+        let given: Vec<_> = given.into_iter().collect();
+        options.check(&given, &mut errors);
         (options, errors)
     }
 
-    /// An expression for the run-time options that a plain call of the task has.
-    pub(crate) fn defaults(&self) -> TokenStream {
+    /// Refuses options that make no sense together. An option counts as given even if its value is wrong.
+    fn check(&self, given: &[Given], errors: &mut Option<Error>) {
+        let place_of = |name: &str| {
+            let one = given.iter().find(|one| one.name == name);
+            one.map(|one| one.name.span())
+        };
+        let has = |name| place_of(name).is_some();
+        let mut refuse = |name, condition, advice: &str| {
+            if let (Some(place), true) = (place_of(name), condition) {
+                combine(errors, Error::new(place, advice));
+            }
+        };
+        let (is_pool, is_daemon) = (has("pool"), has("daemon"));
+        let (is_fork, is_inline) = (self.start == Some("Fork"), self.start == Some("Inline"));
+
+        refuse("timeout", is_inline, TIMEOUT_INLINE);
+        refuse("retries", is_fork, RETRIES_FORK);
+        refuse("retries", is_inline, RETRIES_INLINE);
+        refuse("start", is_fork && (is_pool || is_daemon), FORK_IN_POOL);
+        refuse("start", is_inline && (is_pool || is_daemon), INLINE_IN_POOL);
+        refuse("daemon", is_pool, DAEMON_IN_POOL);
+        refuse("workers", is_daemon && !is_pool, WORKERS_OF_DAEMON);
+        refuse("workers", !is_daemon && !is_pool, WORKERS_WITHOUT_POOL);
+        refuse("callback", has("discard"), CALLBACK_WITHOUT_RESULT);
+    }
+
+    /// An expression for the run-time options that a plain call of the task `function` has.
+    ///
+    /// It may hold statics: it must stand in one place of the output, so that there is one of each.
+    pub(crate) fn defaults(&self, function: &str) -> TokenStream {
         let krate = &self.krate;
         let start = self.start.map(|method| {
             let method = format_ident!("{method}");
             quote!(.start(#krate::StartMethod::#method))
         });
-        let timeout = self.timeout.map(|(limit, _)| {
+        let timeout = self.timeout.map(|limit| {
             let (secs, nanos) = (limit.as_secs(), limit.subsec_nanos());
             quote!(.timeout(::core::time::Duration::new(#secs, #nanos)))
         });
-        quote!(#krate::Options::new() #start #timeout)
+        let pool = self.pool.as_ref().map(|pool| {
+            let (name, is_daemon) = match pool {
+                Pool::Named(name) => (quote!(#name), false),
+                Pool::Own => (own_name(function), false),
+                Pool::Daemon => (own_name(function), true),
+            };
+            let workers = match self.workers.map(Literal::u32_unsuffixed) {
+                Some(workers) => quote!(::core::option::Option::Some(#workers)),
+                None => quote!(::core::option::Option::None),
+            };
+            let spec = quote!(#krate::private::PoolSpec);
+            quote! {
+                .in_pool({
+                    static POOL: #spec = #spec { name: #name, workers: #workers, daemon: #is_daemon };
+                    &POOL
+                })
+            }
+        });
+        let priority = self.priority.map(|priority| quote!(.priority(#priority)));
+        let retries = self.retries.map(|retries| quote!(.retries(#retries)));
+        let limit = self.limit.as_ref().map(|permits| {
+            let limiter = permits.limiter(krate);
+            quote!(.limit(#limiter))
+        });
+        quote!(#krate::Options::new() #start #timeout #pool #priority #retries #limit)
     }
 }
 
-/// One entry: `name` or `name = value`.
-struct Given {
-    name: Ident,
-    value: Option<Expr>,
+/// The name of a pool that is the task's own.
+fn own_name(function: &str) -> TokenStream {
+    quote!(::core::concat!(::core::module_path!(), "::", #function))
 }
 
-impl Parse for Given {
-    fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let name = input
-            .call(Ident::parse_any)
-            .map_err(|error| Error::new(error.span(), format!("known options: {}", known())))?;
-        let value = if input.parse::<Option<Token![=]>>()?.is_some() {
-            Some(input.parse()?)
-        } else {
-            None
-        };
-        Ok(Given { name, value })
-    }
-}
-
-impl Given {
-    fn apply(&self, options: &mut Options) -> Result<()> {
-        match KNOWN.iter().find(|known| self.name == known.name) {
-            Some(known) => (known.read)(options, self),
-            None => Err(Error::new(
-                self.name.span(),
-                format!("unknown option `{}`; known: {}", self.name, known()),
-            )),
-        }
-    }
-
-    fn text(&self) -> Result<&LitStr> {
-        match &self.value {
-            Some(Expr::Lit(ExprLit {
-                lit: Lit::Str(text), ..
-            })) => Ok(text),
-            Some(other) => Err(self.expected(other.span())),
-            None => Err(self.expected(self.name.span())),
-        }
-    }
-
-    fn expected(&self, span: Span) -> Error {
-        let form = KNOWN
-            .iter()
-            .find(|known| self.name == known.name)
-            .map_or("", |known| known.form);
-        Error::new(span, format!("write `{form}`"))
-    }
-}
-
-/// An option: its name, how it is written, and what reads it.
-struct Known {
-    name: &'static str,
-    form: &'static str,
-    read: fn(&mut Options, &Given) -> Result<()>,
-}
-
-const KNOWN: &[Known] = &[
-    Known {
-        name: "associated",
-        form: "associated",
-        read: associated,
-    },
-    Known {
-        name: "timeout",
-        form: "timeout = \"5s\"",
-        read: timeout,
-    },
-    Known {
-        name: "start",
-        form: "start = \"spawn\"",
-        read: start,
-    },
-    Known {
-        name: "name",
-        form: "name = \"text\"",
-        read: name,
-    },
-    Known {
-        name: "crate",
-        form: "crate = \"path\"",
-        read: krate,
-    },
-];
-
-fn known() -> String {
-    let list: Vec<_> = KNOWN.iter().map(|known| format!("`{}`", known.form)).collect();
-    list.join(", ")
-}
-
-fn associated(options: &mut Options, given: &Given) -> Result<()> {
-    if let Some(value) = &given.value {
-        return Err(given.expected(value.span()));
-    }
-    options.associated = true;
-    Ok(())
-}
-
-fn timeout(options: &mut Options, given: &Given) -> Result<()> {
-    let Some(value) = &given.value else {
-        return Err(given.expected(given.name.span()));
-    };
-    let text = match value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(text), ..
-        }) => text.value(),
-        // A bare number counts seconds.
-        Expr::Lit(ExprLit {
-            lit: Lit::Int(number),
-            ..
-        }) if number.suffix().is_empty() => {
-            format!("{}s", number.base10_digits())
-        }
-        Expr::Lit(ExprLit {
-            lit: Lit::Float(number),
-            ..
-        }) if number.suffix().is_empty() => {
-            // Without the exponent that it may have.
-            format!("{}s", number.base10_parse::<f64>()?)
-        }
-        Expr::Unary(ExprUnary { op: UnOp::Neg(_), .. }) => "-".to_owned(),
-        other => return Err(given.expected(other.span())),
-    };
-    let span = value.span();
-    let limit = duration(&text).map_err(|problem| Error::new(span, problem))?;
-    options.timeout = Some((limit, given.name.span()));
-    Ok(())
-}
-
-fn start(options: &mut Options, given: &Given) -> Result<()> {
-    let text = given.text()?;
-    let method = text.value();
-    match START_METHODS.iter().find(|(name, _)| *name == method) {
-        Some((_, variant)) => {
-            options.start = Some(variant);
-            Ok(())
-        }
-        None => {
-            let list: Vec<_> = START_METHODS
-                .iter()
-                .map(|(name, _)| format!("`{name}`"))
-                .collect();
-            Err(Error::new(
-                text.span(),
-                format!("unknown start method `{method}`; known: {}", list.join(", ")),
-            ))
-        }
-    }
-}
-
-fn name(options: &mut Options, given: &Given) -> Result<()> {
-    let text = given.text()?;
-    if text.value().trim().is_empty() {
-        return Err(Error::new(text.span(), "the name is empty"));
-    }
-    options.name = Some(text.clone());
-    Ok(())
-}
-
-fn krate(options: &mut Options, given: &Given) -> Result<()> {
-    let text = given.text()?;
-    options.krate = text
-        .parse_with(Path::parse_mod_style)
-        .map_err(|_| given.expected(text.span()))?;
-    Ok(())
-}
-
-/// What `start` may say, and the variant of `StartMethod` that it means.
-const START_METHODS: &[(&str, &str)] = &[
-    ("fork", "Fork"),
-    ("forkserver", "ForkServer"),
-    ("spawn", "Spawn"),
-    ("thread", "Thread"),
-    ("inline", "Inline"),
-];
-
-/// Reads `5s`, `1.5h` and the like.
-pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
-    if text.starts_with('-') {
-        return Err(NOT_POSITIVE.to_owned());
-    }
-    let unknown =
-        || format!("`{text}` is not a duration: write a number and `ms`, `s`, `min` or `h`, such as \"5s\"");
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(unknown)?);
-    let millis_per_unit = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(unknown()),
-    };
-    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(unknown());
-    }
-    let too_long = || format!("`{text}` is too long: leave the option out for no limit");
-    let limit = if number.contains('.') {
-        let count: f64 = number.parse().map_err(|_| unknown())?;
-        Duration::try_from_secs_f64(count * millis_per_unit as f64 / 1_000.0).map_err(|_| too_long())?
-    } else if number.is_empty() {
-        return Err(unknown());
-    } else {
-        let count: Option<u64> = number.parse().ok();
-        Duration::from_millis(
-            count
-                .and_then(|count| count.checked_mul(millis_per_unit))
-                .ok_or_else(too_long)?,
-        )
-    };
-    if limit.is_zero() {
-        Err(NOT_POSITIVE.to_owned())
-    } else {
-        Ok(limit)
-    }
-}
-
-const NOT_POSITIVE: &str = "the timeout must be longer than zero: leave the option out for no limit";
+const TIMEOUT_INLINE: &str = "`timeout` contradicts `start = \"inline\"`: a plain call cannot be stopped";
+const RETRIES_FORK: &str = "`retries` contradicts `start = \"fork\"`, which keeps no arguments for another attempt: \
+                            use `forkserver` or `spawn`";
+const RETRIES_INLINE: &str =
+    "`retries` contradicts `start = \"inline\"`: a plain call has no worker that could die";
+const FORK_IN_POOL: &str = "the workers of a pool are there before the task, they cannot be copies of its caller: \
+                            use `forkserver`, `spawn` or `thread`, or remove `start`";
+const INLINE_IN_POOL: &str = "a plain call needs no worker of a pool: remove `start`, or the pool";
+const DAEMON_IN_POOL: &str =
+    "`daemon` contradicts `pool`: a daemon is one worker of its own; remove one of the two";
+const WORKERS_OF_DAEMON: &str = "`workers` contradicts `daemon`, which is one worker: \
+                                 remove `workers`, or write `pool` in place of `daemon`";
+const WORKERS_WITHOUT_POOL: &str = "`workers` is the size of a pool: add `pool`";
+const CALLBACK_WITHOUT_RESULT: &str =
+    "`callback` contradicts `discard`: there is no result to hand to it; remove one of the two";

@@ -6,15 +6,20 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Error, FnArg, Ident, Item, ItemFn, Lifetime, Pat, PatType, Receiver, ReceiverKind, Result, ReturnType,
-    Safety, Signature, Type, TypeReference, TypeTraitObject, parse_quote,
+    Attribute, Error, FnArg, Ident, Item, ItemFn, Lifetime, Pat, PatType, Receiver, ReceiverKind, Result,
+    ReturnType, Safety, Signature, Type, TypeReference, TypeTraitObject, parse_quote,
 };
+
+use crate::context::{self, Context};
+use crate::limit::LIMITED_TASK;
+use crate::options::Options;
 
 /// A function that can be a task.
 pub(crate) struct Task {
     pub(crate) function: ItemFn,
     pub(crate) receiver: Option<SelfBy>,
     pub(crate) arguments: Vec<Argument>,
+    pub(crate) context: Option<Context>,
     pub(crate) output: Type,
     /// Whether `Self` occurs, so that the function must stand in an `impl`.
     pub(crate) mentions_self: bool,
@@ -46,25 +51,42 @@ enum Lend {
 
 impl Task {
     /// Reads the item that the attribute stands on.
-    pub(crate) fn read(item: TokenStream) -> Result<Self> {
+    pub(crate) fn read(item: TokenStream, options: &Options) -> Result<Self> {
         let function: ItemFn = syn::parse2(item.clone()).map_err(|error| not_a_function(item, error))?;
         let sig = &function.sig;
         let mut errors = None;
         check_qualifiers(sig, &mut errors);
-        let (mut receiver, mut arguments) = (None, Vec::new());
+        if let Some(limit) = function.attrs.iter().find(|attribute| is_limit(attribute)) {
+            combine(&mut errors, Error::new_spanned(limit, LIMITED_TASK));
+        }
+        let (mut receiver, mut arguments, mut context) = (None, Vec::new(), None);
         for (index, input) in sig.inputs.iter().enumerate() {
             let result = match input {
                 FnArg::Receiver(this) => self_by(this).map(|by| receiver = Some(by)),
-                FnArg::Typed(typed) => Argument::read(index, typed).map(|argument| arguments.push(argument)),
+                FnArg::Typed(typed) => match Context::read(index, typed) {
+                    Ok(Some(_)) if context.is_some() => Err(Error::new_spanned(&typed.ty, context::TWICE)),
+                    Ok(Some(found)) => conditional(typed).map(|()| context = Some(found)),
+                    Ok(None) => Argument::read(index, typed).map(|argument| arguments.push(argument)),
+                    Err(error) => Err(error),
+                },
             };
             if let Err(error) = result {
                 combine(&mut errors, error);
             }
         }
+        let sent = sig.inputs.iter().enumerate();
+        let mut sent =
+            sent.filter(|(index, _)| context.as_ref().is_none_or(|context| context.index != *index));
+        if let Some((_, input)) = sent.nth(MOST_ARGUMENTS) {
+            combine(&mut errors, Error::new(input.span(), TOO_MANY_ARGUMENTS));
+        }
         let output = match &sig.output {
             ReturnType::Default => parse_quote!(()),
             ReturnType::Type(_, output) => {
-                check_output(output, &mut errors);
+                // What is dropped in the worker may be anything.
+                if !options.discard {
+                    check_output(output, &mut errors);
+                }
                 (**output).clone()
             }
         };
@@ -76,6 +98,7 @@ impl Task {
         Ok(Task {
             receiver,
             arguments,
+            context,
             output,
             mentions_self: finder.0,
             function,
@@ -85,16 +108,7 @@ impl Task {
 
 impl Argument {
     fn read(index: usize, typed: &PatType) -> Result<Self> {
-        let conditional = typed
-            .attrs
-            .iter()
-            .find(|attribute| attribute.path().is_ident("cfg"));
-        if let Some(attribute) = conditional {
-            return Err(Error::new(
-                attribute.span(),
-                "a task's argument cannot be conditional: put `#[cfg]` on two functions",
-            ));
-        }
+        conditional(typed)?;
         let name = match &*typed.pat {
             // A capital letter: perhaps no variable, but the pattern of a constant or a unit struct.
             Pat::Ident(pat) if !pat.ident.to_string().starts_with(char::is_uppercase) => pat.ident.clone(),
@@ -160,6 +174,23 @@ impl Argument {
     }
 }
 
+/// Refuses `#[cfg]` on a parameter.
+fn conditional(typed: &PatType) -> Result<()> {
+    let mut attributes = typed.attrs.iter();
+    match attributes.find(|attribute| attribute.path().is_ident("cfg")) {
+        Some(attribute) => Err(Error::new(
+            attribute.span(),
+            "a task's argument cannot be conditional: put `#[cfg]` on two functions",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_limit(attribute: &Attribute) -> bool {
+    let name = attribute.path().segments.last();
+    name.is_some_and(|name| name.ident == "limit")
+}
+
 /// Adds an error to those that are already there.
 pub(crate) fn combine(errors: &mut Option<Error>, error: Error) {
     match errors {
@@ -169,7 +200,7 @@ pub(crate) fn combine(errors: &mut Option<Error>, error: Error) {
 }
 
 /// The type without the groups that macros and parentheses put around it.
-fn peel(mut ty: &Type) -> &Type {
+pub(crate) fn peel(mut ty: &Type) -> &Type {
     loop {
         ty = match ty {
             Type::Group(group) => &group.elem,
@@ -186,13 +217,13 @@ fn not_a_function(item: TokenStream, error: Error) -> Error {
     match syn::parse2::<Item>(item) {
         Ok(Item::Impl(item)) => Error::new(
             item.impl_token.span,
-            "`#[task]` goes on the functions inside the `impl`, each one for itself",
+            "the attribute goes on the functions inside the `impl`, each one for itself",
         ),
         Ok(Item::Trait(item)) => Error::new(
             item.trait_token.span,
-            "`#[task]` goes on the functions inside the trait that have a body",
+            "the attribute goes on the functions inside the trait that have a body",
         ),
-        Ok(item) => Error::new(item.span(), "`#[task]` goes on a function"),
+        Ok(item) => Error::new(item.span(), "the attribute goes on a function"),
         Err(_) => error,
     }
 }
@@ -227,10 +258,6 @@ fn check_qualifiers(sig: &Signature, errors: &mut Option<Error>) {
     refuse(
         sig.variadic.as_ref().map(Spanned::span),
         "a task has a fixed number of arguments: take a `Vec`",
-    );
-    refuse(
-        sig.inputs.iter().nth(MOST_ARGUMENTS).map(Spanned::span),
-        "a task has at most 16 arguments, `self` counts: put some of them into a struct",
     );
 }
 
@@ -401,6 +428,9 @@ const UNSIZED: [&str; 4] = ["str", "Path", "OsStr", "CStr"];
 
 /// The longest tuple that serde knows.
 const MOST_ARGUMENTS: usize = 16;
+
+const TOO_MANY_ARGUMENTS: &str =
+    "a task has at most 16 arguments, `self` counts: put some of them into a struct";
 
 const MUTABLE_SELF: &str =
     "a task cannot change `self`, its worker has a copy: take `self` and return the new value";

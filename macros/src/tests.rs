@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::options::duration;
+use crate::duration::duration;
 
 #[test]
 fn durations_are_a_number_and_a_unit() {

@@ -2,21 +2,22 @@
 
 use std::io;
 
-use serde::Serialize;
-
 use crate::error::Cause;
+use crate::ids::About;
 use crate::launch::{Lines, pipe, pipes};
 use crate::options::Options;
 use crate::sys::{self, Forked};
+use crate::wire::Answer;
 use crate::worker;
 
 /// Makes a copy that runs `task`, and never comes back from it.
 ///
 /// The caller has made sure that the process may be forked. `task` is borrowed: what it captured is dropped, in this
 /// process, after the worker has been taken charge of.
-pub(crate) fn fork<R: Serialize, F: FnOnce() -> R>(
+pub(crate) fn fork<F: FnOnce() -> Answer>(
     options: &Options,
     depth: u32,
+    about: About,
     task: &mut Option<F>,
 ) -> Result<Lines, Cause> {
     let (replies, stderr, far) = pipes(options)?;
@@ -35,12 +36,13 @@ pub(crate) fn fork<R: Serialize, F: FnOnce() -> R>(
     let child = sys::fork_worker(&plumbing, |replies, ready| {
         drop(locks.take());
         if let Some(task) = task.take() {
-            worker::run_forked(replies, ready, depth, task);
+            worker::run_forked(replies, ready, depth, about, task);
         }
     });
     let child = child.map_err(|error| Cause::launch("fork", error))?;
     Ok(Lines {
         calls: None,
+        setup: None,
         replies,
         stderr,
         _lifeline: Some(lifeline),

@@ -6,17 +6,18 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
 
 use crate::error::Cause;
 use crate::ids::WorkerId;
 use crate::launch::{
-    Far, Lines, Order, Surroundings, cookie, errno, pipe, pipes, program, set_nonblocking, title,
+    Far, Lines, Order, Surroundings, cookie, errno, first_call, pipe, pipes, program, set_nonblocking, title,
 };
 use crate::nesting;
 use crate::options::Options;
 use crate::sys::{self, Boot, Child, Control, Fd, Spawn, SpawnStderr};
 use crate::transport::Outgoing;
-use crate::wire::{self, FromServer, Hello, MAGIC, Reply, Role, Setup, ToServer, ToWorker, VERSION};
+use crate::wire::{self, FromServer, Hello, MAGIC, Reply, Role, Setup, ToServer, VERSION};
 
 /// A fork server, from its start to its end.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Server {
     room: Fd,
     child: Child,
     /// What its workers inherit.
-    surroundings: Surroundings,
+    surroundings: Arc<Surroundings>,
     /// Workers are numbered as their tasks come.
     waiting: BTreeMap<WorkerId, Launch>,
     signals: VecDeque<(WorkerId, bool)>,
@@ -45,7 +46,7 @@ pub(crate) struct Launch {
     pub(crate) worker: WorkerId,
     pub(crate) options: Options,
     pub(crate) order: Order,
-    /// Made when it is this launch's turn, and kept while the channel is full. The payload is in there then.
+    /// Made when it is this launch's turn, and kept while the channel is full.
     made: Option<Made>,
 }
 
@@ -58,7 +59,7 @@ struct Made {
 
 /// What became of a launch that was to be sent.
 enum Sent {
-    Yes(Lines),
+    Yes(Box<Lines>),
     /// There is no room in the channel.
     NotNow,
     /// The server is gone.
@@ -76,7 +77,7 @@ pub(crate) enum Ended {
 
 impl Server {
     /// Starts one, whose workers inherit these surroundings. It may be sent launches at once.
-    pub(crate) fn start(surroundings: Surroundings) -> Result<Server, Cause> {
+    pub(crate) fn start(surroundings: Arc<Surroundings>) -> Result<Server, Cause> {
         let step = |what: &'static str| move |error| Cause::launch(format!("fork server: {what}"), error);
         let (control, far) = sys::control_pair().map_err(step("make its channel"))?;
         let cookie = cookie();
@@ -190,7 +191,7 @@ impl Server {
                 Ok(Sent::Yes(lines)) => {
                     self.under_way += 1;
                     self.workers.insert(worker);
-                    opened.push((worker, Ok(lines)));
+                    opened.push((worker, Ok(*lines)));
                 }
                 Err(cause) => opened.push((worker, Err(cause))),
             }
@@ -278,7 +279,7 @@ impl Launch {
             )
         });
         match sent {
-            Ok(true) => Ok(Sent::Yes(made.lines)),
+            Ok(true) => Ok(Sent::Yes(Box::new(made.lines))),
             Ok(false) => {
                 self.made = Some(made);
                 Ok(Sent::NotNow)
@@ -291,18 +292,17 @@ impl Launch {
         }
     }
 
-    fn make(&mut self, base: &Surroundings) -> Result<Made, Cause> {
+    fn make(&self, base: &Surroundings) -> Result<Made, Cause> {
         let (replies, stderr, far) = pipes(&self.options)?;
         let (far_calls, calls) = pipe("calls")?;
         set_nonblocking(&calls)?;
-        self.order.call.setup = difference(base, &self.order.surroundings);
-        let payload = std::mem::take(&mut self.order.payload);
-        let head = wire::frame_head(&ToWorker::Call(self.order.call.clone()), payload.len())
-            .map_err(|reason| Cause::refused(format!("encode the call: {reason}")))?;
-        let mut calls = Outgoing::new(calls, head, payload);
+        let mut calls = Outgoing::new(calls);
+        let setup = difference(base, &self.order.surroundings);
+        let setup = first_call(&self.order, setup, &mut calls)?;
         calls.step();
         let lines = Lines {
             calls: Some(calls),
+            setup,
             replies,
             stderr,
             _lifeline: None,
@@ -318,9 +318,7 @@ impl Launch {
 
     /// As it was before anything was made for a server that is gone.
     fn unmade(mut self) -> Launch {
-        if let Some(calls) = self.made.take().and_then(|made| made.lines.calls) {
-            self.order.payload = calls.into_payload();
-        }
+        self.made = None;
         self
     }
 }

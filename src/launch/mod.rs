@@ -10,20 +10,23 @@ pub(crate) use spawn::spawn;
 
 use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
 
 use crate::error::Cause;
 use crate::options::{Options, Stderr};
 use crate::sys::{self, Child, Fd, SpawnStderr};
 use crate::transport::{Arriving, Outgoing};
-use crate::wire::Call;
+use crate::wire::{self, Call, Setup, ToWorker};
 
-/// What a new worker is to do.
-#[derive(Debug)]
+/// What a new worker is to be, and to do first.
+#[derive(Debug, Clone)]
 pub(crate) struct Order {
-    pub(crate) call: Call,
+    /// A pool's worker gets its calls later.
+    pub(crate) call: Option<Call>,
     /// The encoded arguments.
-    pub(crate) payload: Vec<u8>,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) payload: Arc<Vec<u8>>,
+    pub(crate) depth: u32,
+    pub(crate) surroundings: Arc<Surroundings>,
     /// For `Spawn`; else for the fork server.
     pub(crate) is_spawn: bool,
 }
@@ -53,8 +56,10 @@ impl Surroundings {
 /// The program's ends of what connects it to one worker.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    /// The call on its way; closed when it is written, so that the worker ends after it.
+    /// Calls on their way; closed so that the worker ends after the last.
     pub(crate) calls: Option<Outgoing>,
+    /// What the first call has to tell the worker.
+    pub(crate) setup: Option<Setup>,
     pub(crate) replies: Arriving,
     pub(crate) stderr: Option<Fd>,
     /// Only there to be closed by the end of this process, however it ends: that ends the worker.
@@ -80,6 +85,26 @@ impl Far {
             (None, _) => SpawnStderr::Inherit,
         }
     }
+}
+
+/// A call as the frame that it travels in, before its payload.
+pub(crate) fn call_head(call: Call, payload: usize) -> Result<Vec<u8>, Cause> {
+    wire::frame_head(&ToWorker::Call(call), payload)
+        .map_err(|reason| Cause::refused(format!("encode the call: {reason}")))
+}
+
+/// The call that the worker was made for, behind what it has to be told.
+fn first_call(order: &Order, setup: Option<Setup>, calls: &mut Outgoing) -> Result<Option<Setup>, Cause> {
+    let Some(call) = &order.call else {
+        return Ok(setup);
+    };
+    let call = Call {
+        setup,
+        ..call.clone()
+    };
+    let head = call_head(call, order.payload.len())?;
+    calls.push(head, Arc::clone(&order.payload));
+    Ok(None)
 }
 
 /// The pipes that every worker has.

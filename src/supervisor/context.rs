@@ -3,22 +3,26 @@
 //! There is one context in a process. A fork finds its parent's, sees by the generation that it is not its own, and puts
 //! a new one in its place, without a lock: a thread that does not exist in the fork may hold any.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::callbacks;
 use crate::error::Cause;
 
-use crate::ids::{Name, TaskId, WorkerId};
+use crate::ids::{self, Name, TaskId, WorkerId};
 use crate::launch::{Lines, Order};
 use crate::options::Options;
-use crate::slot::{Slot, lock};
+use crate::slot::{Place, Slot, Workers};
 use crate::supervisor::event_loop::EventLoop;
+use crate::supervisor::pools::{PoolCore, PoolSettings};
 use crate::supervisor::relay::Relay;
+use crate::sync::lock;
 use crate::sys::{self, Global, Poller, Waker};
+use crate::wire::Answer;
 
 /// What the supervisor is asked to do.
 pub(crate) enum Command {
@@ -30,7 +34,16 @@ pub(crate) enum Command {
     Thread(Box<Submitted>),
     /// The thread has ended.
     ThreadEnded(WorkerId),
-    Cancel(WorkerId),
+    /// The thread of a pool has done its task.
+    ThreadAnswered(WorkerId, Box<Answer>),
+    /// End the worker, if this is what it runs.
+    Cancel(WorkerId, TaskId),
+    /// The worker's messages may be read again.
+    HasRoom(WorkerId),
+    /// Run this at that time. It does not block.
+    Later(Instant, Box<dyn FnOnce() + Send>),
+    /// Look what the pool wants.
+    Pool(Arc<PoolCore>),
     /// The relay takes stderr again.
     RelayHasRoom,
     #[cfg(test)]
@@ -39,13 +52,19 @@ pub(crate) enum Command {
 
 /// A task that is on its way to a worker.
 pub(crate) struct Submitted {
+    pub(crate) worker: WorkerId,
     pub(crate) slot: Arc<Slot>,
     pub(crate) options: Options,
 }
 
 impl Submitted {
-    pub(crate) fn worker(&self) -> WorkerId {
-        WorkerId(self.slot.id.0)
+    pub(crate) fn new(slot: Arc<Slot>, options: Options) -> Self {
+        let worker = WorkerId(ids::next_number());
+        Submitted {
+            worker,
+            slot,
+            options,
+        }
     }
 }
 
@@ -79,58 +98,82 @@ struct Inbox {
     commands: VecDeque<Command>,
 }
 
-/// What a future holds on its task.
-#[derive(Clone, Copy)]
-pub(crate) enum Link {
-    /// There is nothing to end: the task ended before the future existed, or runs on a thread.
-    Slot,
-    /// A worker.
-    Worker(&'static Context, WorkerId),
-}
+impl Workers for Context {
+    /// In a fork of the process that made the worker, nothing: it is not ours. A dead supervisor has failed the task.
+    fn cancel(&self, worker: WorkerId, task: TaskId) {
+        if self.generation == sys::generation() {
+            let _ = self.send(Command::Cancel(worker, task));
+        }
+    }
 
-impl Link {
-    /// Has the worker ended. In a fork of the process that made it, nothing: it is not ours.
-    pub(crate) fn cancel(self, slot: &Arc<Slot>) {
-        match self {
-            Link::Slot => slot.fail(Cause::Cancelled),
-            Link::Worker(context, worker) => {
-                if context.generation == sys::generation() {
-                    // A dead supervisor has failed the slot already.
-                    let _ = context.send(Command::Cancel(worker));
-                }
-            }
+    fn has_room(&self, worker: WorkerId) {
+        if self.generation == sys::generation() {
+            // As above.
+            let _ = self.send(Command::HasRoom(worker));
         }
     }
 }
 
 /// Sends a task to the supervisor, to be run by a new worker.
-pub(crate) fn submit(submitted: Submitted, order: Order) -> Link {
-    let worker = submitted.worker();
-    let slot = Arc::clone(&submitted.slot);
-    let sent = running().and_then(|context| {
-        context.begin(Command::Order(Box::new(submitted), Box::new(order)))?;
-        Ok(context)
-    });
-    link(sent, &slot, worker)
+pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
+    begin(submitted, |submitted| Command::Order(submitted, Box::new(order)))
 }
 
 /// Hands a worker that exists to the supervisor.
-pub(crate) fn adopt(submitted: Submitted, lines: Lines) -> Link {
-    let worker = submitted.worker();
-    let slot = Arc::clone(&submitted.slot);
-    let sent = running().and_then(|context| {
-        context.begin(Command::Adopt(Box::new(submitted), Box::new(lines)))?;
-        Ok(context)
-    });
-    link(sent, &slot, worker)
+pub(crate) fn adopt(submitted: Submitted, lines: Lines) -> Result<(), Cause> {
+    begin(submitted, |submitted| Command::Adopt(submitted, Box::new(lines)))
 }
 
-fn link(sent: Result<&'static Context, Cause>, slot: &Arc<Slot>, worker: WorkerId) -> Link {
-    match sent {
-        Ok(context) => Link::Worker(context, worker),
-        Err(cause) => {
-            slot.fail(cause);
-            Link::Slot
+fn begin(submitted: Submitted, command: impl FnOnce(Box<Submitted>) -> Command) -> Result<(), Cause> {
+    let (slot, worker) = (Arc::clone(&submitted.slot), submitted.worker);
+    let context = running()?;
+    // Before the worker can speak.
+    let is_cancelled = slot.set_place(Place::Worker(context, worker));
+    context.begin(command(Box::new(submitted)))?;
+    // A cancel may have come before the command.
+    if is_cancelled || slot.is_unwanted() {
+        context.cancel(worker, slot.id);
+    }
+    Ok(())
+}
+
+/// Whether this is the thread that everybody waits for.
+pub(super) fn is_supervisor() -> bool {
+    IS_SUPERVISOR.get()
+}
+
+thread_local! {
+    static IS_SUPERVISOR: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has something started at some time, by the supervisor.
+pub(crate) fn later(when: Instant, start: Box<dyn FnOnce() + Send>) -> Result<(), Cause> {
+    running()?.send(Command::Later(when, start))
+}
+
+/// Makes a pool.
+pub(crate) fn pool(settings: PoolSettings) -> Result<Arc<PoolCore>, Cause> {
+    let context = running()?;
+    let pool = PoolCore::new(settings, context);
+    context.send(Command::Pool(Arc::clone(&pool)))?;
+    Ok(pool)
+}
+
+/// Counts a task as active until it is dropped, whether anybody runs it or not.
+pub(crate) struct Active(&'static Context);
+
+/// A task begins that may have to wait before it runs.
+pub(crate) fn active() -> Active {
+    let context = current();
+    context.enter();
+    Active(context)
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        // In a fork it is another's.
+        if self.0.generation == sys::generation() {
+            self.0.leave();
         }
     }
 }
@@ -144,7 +187,7 @@ pub(crate) struct ThreadTask {
 
 /// The thread is about to start.
 pub(crate) fn thread_task(submitted: Submitted) -> Result<ThreadTask, Cause> {
-    let worker = submitted.worker();
+    let worker = submitted.worker;
     let is_watched = submitted.options.timeout.is_some();
     let context = if is_watched { running()? } else { current() };
     context.enter();
@@ -171,8 +214,7 @@ impl Drop for ThreadTask {
 
 /// The next task's number and slot.
 pub(crate) fn slot(name: Name) -> Arc<Slot> {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    Slot::new(TaskId(NEXT.fetch_add(1, Ordering::Relaxed)), name)
+    Slot::new(TaskId(ids::next_number()), name)
 }
 
 /// Waits until no task has a worker or a thread; whether it came to that.
@@ -215,7 +257,7 @@ impl Context {
         self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
     }
 
-    fn send(&self, command: Command) -> Result<(), Cause> {
+    pub(super) fn send(&self, command: Command) -> Result<(), Cause> {
         let mut inbox = lock(&self.inbox);
         if self.dead.load(Ordering::Acquire) {
             return Err(Cause::Lost {
@@ -236,7 +278,7 @@ impl Context {
         self.send(command).inspect_err(|_| self.leave())
     }
 
-    fn enter(&self) {
+    pub(super) fn enter(&self) {
         *lock(&self.active) += 1;
     }
 
@@ -306,6 +348,7 @@ fn start(context: &'static Context, started: &mut Started) -> io::Result<()> {
 }
 
 fn supervise(context: &'static Context, poller: Poller, waker: Arc<Waker>) {
+    IS_SUPERVISOR.set(true);
     let mut event_loop = EventLoop::new(context, poller, waker);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| event_loop.run()));
     let what = match result {

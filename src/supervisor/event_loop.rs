@@ -4,22 +4,26 @@
 //! A worker's pipe is drained before its exit is told, so that no answer is lost. What is read at one wake-up is bounded
 //! for each worker, so that a large result keeps nobody else waiting.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Cause, Error};
-use crate::ids::WorkerId;
+use crate::ids::{self, WorkerId};
 use crate::launch::{self, Launch, Lines, Server};
-use crate::options::{Options, Stderr};
+use crate::options::Options;
 use crate::slot::{Outcome, Slot};
 use crate::supervisor::context::{Command, Context, Submitted};
+use crate::supervisor::lines::{READS_AT_ONCE, READS_TO_DRAIN};
+use crate::supervisor::pool_state::PoolAction;
+use crate::supervisor::pool_workers::{Pooled, Pools};
+use crate::supervisor::pools::{PoolCore, PoolTask};
 use crate::supervisor::servers::describe;
 use crate::supervisor::state::{Action, Event, Kind, State, Why};
-use crate::sys::{ExitStatus, Incoming, Interest, Poller, Ready, Token, Waker};
-use crate::transport::{Outgoing, Read, Written};
-use crate::wire::{Frame, FrameError, Reply, Report};
+use crate::sys::{ExitStatus, Interest, Poller, Ready, Token, Waker};
+use crate::transport::Written;
+use crate::wire::Reply;
 
 /// Everything that the thread owns.
 pub(super) struct EventLoop {
@@ -35,13 +39,20 @@ pub(super) struct EventLoop {
     pub(super) servers: HashMap<u64, Server>,
     pub(super) serving: Option<u64>,
     pub(super) servers_made: u64,
+    pub(super) pools: Pools,
+    pub(super) pool_actions: VecDeque<(Arc<PoolCore>, PoolAction<PoolTask>)>,
+    pub(super) is_at_pool_actions: bool,
+    /// What is to be started at some time.
+    pub(super) later: BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>,
     pub(super) buffer: Vec<u8>,
     pub(super) now: Instant,
 }
 
 /// A worker as the event loop sees it.
 pub(super) struct Worker {
-    pub(super) slot: Arc<Slot>,
+    /// Of the task that it runs. A pool's worker may have none.
+    pub(super) slot: Option<Arc<Slot>>,
+    pub(super) pooled: Option<Pooled>,
     pub(super) options: Options,
     /// The server that it belongs to.
     pub(super) server: Option<u64>,
@@ -49,6 +60,8 @@ pub(super) struct Worker {
     /// The end of its stderr.
     pub(super) tail: Vec<u8>,
     pub(super) is_stderr_paused: bool,
+    /// Its messages are not read: nobody takes them.
+    pub(super) is_paused: bool,
     pub(super) answer: Option<(Reply, Vec<u8>)>,
     pub(super) launch_failure: Option<Cause>,
 }
@@ -78,6 +91,10 @@ impl EventLoop {
             servers: HashMap::new(),
             serving: None,
             servers_made: 0,
+            pools: Pools::default(),
+            pool_actions: VecDeque::new(),
+            is_at_pool_actions: false,
+            later: BTreeMap::new(),
             buffer: vec![0; READ_SIZE],
             now: Instant::now(),
         }
@@ -89,7 +106,9 @@ impl EventLoop {
         loop {
             ready.clear();
             let deadline = if self.commands.is_empty() {
-                self.state.next_deadline()
+                let later = self.later.first_key_value().map(|((when, _), _)| *when);
+                let deadlines = [self.state.next_deadline(), self.pools.next_deadline(), later];
+                deadlines.into_iter().flatten().min()
             } else {
                 Some(self.now)
             };
@@ -113,6 +132,14 @@ impl EventLoop {
             }
             self.state.tick(self.now, &mut self.actions);
             self.act();
+            while let Some(entry) = self.later.first_entry()
+                && entry.key().0 <= self.now
+            {
+                entry.remove()();
+            }
+            for pool in self.pools.due(self.now) {
+                self.decide(&pool, |_| None);
+            }
         }
     }
 
@@ -122,19 +149,39 @@ impl EventLoop {
             what: what.to_owned(),
         };
         for command in std::mem::take(&mut self.commands).into_iter().chain(unhandled) {
-            if let Command::Order(submitted, _) | Command::Adopt(submitted, _) = command {
-                submitted.slot.fail(lost());
-                self.context.leave();
+            match command {
+                Command::Order(submitted, _) | Command::Adopt(submitted, _) => {
+                    submitted.slot.fail(lost());
+                    self.context.leave();
+                }
+                Command::Pool(pool) => pool.fail_all(lost()),
+                Command::Later(_, start) => start(),
+                _ => {}
             }
+        }
+        for start in std::mem::take(&mut self.later).into_values() {
+            // Each finds that there is no supervisor, and ends its task so.
+            start();
         }
         for (_, worker) in self.workers.drain() {
             if let Some(child) = worker.lines.as_ref().and_then(|lines| lines.child.as_ref()) {
                 child.end();
             }
-            worker.slot.fail(lost());
-            if worker.is_process() {
+            if let Some(slot) = &worker.slot {
+                slot.fail(lost());
+            }
+            if worker.is_counted() {
                 self.context.leave();
             }
+        }
+        for (_, action) in std::mem::take(&mut self.pool_actions) {
+            if let PoolAction::Assign(_, task) | PoolAction::Cancel(task) | PoolAction::Refuse(task) = action
+            {
+                task.slot.fail(lost());
+            }
+        }
+        for pool in self.pools.take() {
+            pool.fail_all(lost());
         }
         for (_, server) in self.servers.drain() {
             server.child().end();
@@ -149,7 +196,7 @@ impl EventLoop {
                     let Some(worker) = self.workers.get(&id) else {
                         return;
                     };
-                    let lines = launch::spawn(&worker.options, *order);
+                    let lines = launch::spawn(&worker.options, &order);
                     self.open(id, lines);
                 } else {
                     let Some(worker) = self.workers.get(&id) else {
@@ -167,7 +214,24 @@ impl EventLoop {
                 self.enter(*submitted, Kind::Thread);
             }
             Command::ThreadEnded(id) => self.tell(id, Event::Exited(ExitStatus::Unknown)),
-            Command::Cancel(id) => self.tell(id, Event::Cancelled),
+            Command::ThreadAnswered(id, answer) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.answer = Some((answer.reply, answer.payload));
+                    self.tell(id, Event::Replied);
+                }
+            }
+            Command::Cancel(id, task) => {
+                let slot = self.workers.get(&id).and_then(|worker| worker.slot.as_ref());
+                // A pool's worker may be at another task by now.
+                if slot.is_some_and(|slot| slot.id == task) {
+                    self.tell(id, Event::Cancelled);
+                }
+            }
+            Command::HasRoom(id) => self.resume(id),
+            Command::Later(when, start) => {
+                self.later.insert((when, ids::next_number()), start);
+            }
+            Command::Pool(pool) => self.decide(&pool, |_| None),
             Command::RelayHasRoom => {
                 let paused: Vec<_> = self
                     .workers
@@ -185,24 +249,17 @@ impl EventLoop {
     }
 
     fn enter(&mut self, submitted: Submitted, kind: Kind) -> WorkerId {
-        let id = submitted.worker();
-        let Submitted { slot, options } = submitted;
+        let Submitted {
+            worker: id,
+            slot,
+            options,
+        } = submitted;
         let event = Event::Submitted {
             limit: options.timeout,
             grace: options.grace_or_default(),
             kind,
         };
-        let worker = Worker {
-            slot,
-            options,
-            server: None,
-            lines: None,
-            tail: Vec::new(),
-            is_stderr_paused: false,
-            answer: None,
-            launch_failure: None,
-        };
-        self.workers.insert(id, worker);
+        self.workers.insert(id, Worker::new(Some(slot), None, options));
         self.tell(id, event);
         id
     }
@@ -238,17 +295,19 @@ impl EventLoop {
                 Channel::Exit.token(id.0),
                 Interest::Readable,
             ));
-            worker.slot.set_pid(child.pid());
+            worker.set_pid(id, child.pid());
         }
         // One that cannot be watched gets no call. Closed when all is written: the worker then ends after its answer.
         if watched.is_ok()
             && let Some(mut calls) = lines.calls.take()
-            && calls.step() == Written::Some
         {
-            watched = self
-                .poller
-                .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable);
-            lines.calls = Some(calls);
+            let written = calls.step();
+            if written == Written::Some {
+                watched = self
+                    .poller
+                    .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable);
+            }
+            lines.calls = Some(calls).filter(|_| written == Written::Some || worker.pooled.is_some());
         }
         let is_launched = lines.is_up;
         match watched {
@@ -298,6 +357,7 @@ impl EventLoop {
 
     pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus) {
         self.drain(id);
+        self.give_back(id);
         if let Some(worker) = self.workers.get_mut(&id)
             && let Some(lines) = &worker.lines
             && lines.child.is_some()
@@ -313,126 +373,6 @@ impl EventLoop {
         self.tell(id, Event::Exited(status));
     }
 
-    /// Reads everything that a dead worker left in its pipes; no more comes after it.
-    pub(super) fn drain(&mut self, id: WorkerId) {
-        self.read_replies(id, READS_TO_DRAIN);
-        self.read_stderr(id, READS_TO_DRAIN);
-    }
-
-    fn read_replies(&mut self, id: WorkerId, most: usize) {
-        for _ in 0..most {
-            let mut events = Vec::new();
-            let mut go_on = false;
-            let mut is_over = false;
-            let Some(worker) = self.workers.get_mut(&id) else {
-                return;
-            };
-            let Some(lines) = &mut worker.lines else {
-                return;
-            };
-            let (slot, answer) = (&worker.slot, &mut worker.answer);
-            lines.replies.step(&mut self.buffer, |read| match read {
-                Read::Frame(Frame {
-                    message: Report { pid, reply },
-                    payload,
-                }) => {
-                    if slot.pid().is_none() {
-                        slot.set_pid(pid);
-                    }
-                    if reply == Reply::Ready {
-                        lines.is_up = true;
-                        events.push(Event::Launched);
-                    } else if reply == Reply::Lingers {
-                        events.push(Event::Lingers);
-                    } else if answer.is_none() {
-                        *answer = Some((reply, payload));
-                        events.push(Event::Replied);
-                    }
-                }
-                Read::Part { more } => go_on = more,
-                Read::End => {
-                    is_over = true;
-                    events.push(Event::Closed);
-                }
-                Read::Broken(FrameError::Garbage(what)) => {
-                    is_over = true;
-                    events.push(Event::Broken(Why::Garbage(what)));
-                }
-                Read::Broken(FrameError::TooLarge { len, limit }) => {
-                    is_over = true;
-                    events.push(Event::Broken(Why::TooLarge { len, limit }));
-                }
-            });
-            if is_over {
-                self.poller.remove(lines.replies.fd());
-            }
-            for event in events {
-                self.tell(id, event);
-            }
-            if is_over || !go_on {
-                return;
-            }
-        }
-    }
-
-    fn read_stderr(&mut self, id: WorkerId, most: usize) {
-        for _ in 0..most {
-            let Some(worker) = self.workers.get_mut(&id) else {
-                return;
-            };
-            let Some(stderr) = worker.lines.as_mut().and_then(|lines| lines.stderr.as_mut()) else {
-                return;
-            };
-            match stderr.read(&mut self.buffer) {
-                Ok(Incoming::Bytes(count)) => {
-                    let bytes = &self.buffer[..count];
-                    keep_tail(&mut worker.tail, bytes);
-                    if worker.options.stderr_or_default() == Stderr::Tee
-                        && !self.context.relay.push(bytes)
-                        && !worker.is_stderr_paused
-                    {
-                        self.poller.remove(stderr);
-                        worker.is_stderr_paused = true;
-                    }
-                    // What a pipe holds by default: more comes only from somebody who goes on writing.
-                    if worker.is_stderr_paused {
-                        return;
-                    }
-                }
-                Ok(Incoming::NothingYet) => return,
-                Ok(Incoming::End) | Err(_) => {
-                    self.poller.remove(stderr);
-                    if let Some(lines) = &mut worker.lines {
-                        lines.stderr = None;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn resume_stderr(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        worker.is_stderr_paused = false;
-        if let Some(stderr) = worker.lines.as_ref().and_then(|lines| lines.stderr.as_ref()) {
-            // It was watched before; without room for it now its end is still drained.
-            let _ = self
-                .poller
-                .add(stderr, Channel::Stderr.token(id.0), Interest::Readable);
-        }
-    }
-
-    fn write_calls(&mut self, id: WorkerId) {
-        let Some(lines) = self.workers.get_mut(&id).and_then(|worker| worker.lines.as_mut()) else {
-            return;
-        };
-        if let Some(calls) = lines.calls.take_if(|calls| calls.step() != Written::Some) {
-            self.poller.remove(Outgoing::fd(&calls));
-        }
-    }
-
     pub(super) fn tell(&mut self, id: WorkerId, event: Event) {
         self.state.handle(id, event, self.now, &mut self.actions);
         self.act();
@@ -443,9 +383,14 @@ impl EventLoop {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Terminate(id) => self.signal(id, false),
+                    Action::Terminate(id) => {
+                        self.hang_up(id);
+                        self.signal(id, false);
+                    }
                     Action::Kill(id) => self.signal(id, true),
                     Action::Finish(id, why) => self.finish(id, why),
+                    Action::Idle(id) => self.idle(id),
+                    Action::Unfit(id) => self.unfit(id),
                     Action::Release(id) => self.release(id),
                 }
             }
@@ -492,11 +437,8 @@ impl EventLoop {
         };
         let cause = match (why, answer) {
             (_, Some((Reply::Returned { is_err }, payload))) => {
-                worker.slot.end(Outcome::Returned {
-                    payload: Arc::new(payload),
-                    is_err,
-                });
-                return;
+                let payload = Arc::new(payload);
+                return self.fulfil(id, Outcome::Returned { payload, is_err });
             }
             (_, Some((reply, _))) => Cause::of(reply),
             (Why::Answered, None) => Cause::Protocol {
@@ -518,9 +460,24 @@ impl EventLoop {
             (Why::TooLarge { len, limit }, None) => Cause::ResultTooLarge { len, limit },
             (Why::Lost(what), None) => Cause::Lost { what },
         };
-        let error = Error::new(worker.slot.name.to_string(), cause);
-        let error = error.with_worker(worker.slot.pid(), std::mem::take(&mut worker.tail));
-        worker.slot.end(Outcome::Failed(error));
+        let name = worker.slot.as_ref().map(|slot| slot.name.to_string());
+        let pid = worker.pid();
+        let error = Error::new(name.unwrap_or_default(), cause);
+        let error = error.with_worker(pid, std::mem::take(&mut worker.tail));
+        self.fulfil(id, Outcome::Failed(error));
+    }
+
+    /// The task has ended, or the worker of a pool has without one.
+    fn fulfil(&mut self, id: WorkerId, outcome: Outcome) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.pooled.is_some() {
+            return self.fulfil_pooled(id, outcome);
+        }
+        if let Some(slot) = worker.slot.take() {
+            slot.end(outcome);
+        }
     }
 
     fn release(&mut self, id: WorkerId) {
@@ -541,18 +498,59 @@ impl EventLoop {
                 self.poller.remove(child.exit());
             }
         }
-        let is_process = worker.is_process();
+        let is_counted = worker.is_counted();
+        let pool = worker.pooled.as_ref().map(|pooled| Arc::clone(&pooled.core));
         drop(worker);
-        if is_process {
+        if is_counted {
             self.context.leave();
+        }
+        if let Some(pool) = pool {
+            self.gone(&pool, id);
         }
     }
 }
 
 impl Worker {
-    /// A thread counts its own end.
-    fn is_process(&self) -> bool {
-        self.options.method().is_isolated()
+    pub(super) fn new(slot: Option<Arc<Slot>>, pooled: Option<Pooled>, options: Options) -> Worker {
+        Worker {
+            slot,
+            pooled,
+            options,
+            server: None,
+            lines: None,
+            tail: Vec::new(),
+            is_stderr_paused: false,
+            is_paused: false,
+            answer: None,
+            launch_failure: None,
+        }
+    }
+
+    /// A thread counts its own end, and a pool its tasks.
+    fn is_counted(&self) -> bool {
+        self.options.method().is_isolated() && self.pooled.is_none()
+    }
+
+    fn pid(&self) -> Option<u32> {
+        let own = self.pooled.as_ref().and_then(|pooled| pooled.pid);
+        own.or_else(|| self.slot.as_ref()?.pid())
+    }
+
+    pub(super) fn set_pid(&mut self, id: WorkerId, pid: u32) {
+        if let Some(slot) = &self.slot {
+            slot.set_pid(pid);
+        }
+        if let Some(pooled) = &mut self.pooled {
+            pooled.pid = Some(pid);
+            pooled.core.set_pid(id, pid);
+        }
+    }
+
+    /// What the worker says of itself counts for as long as nobody else has said it.
+    pub(super) fn set_first_pid(&mut self, id: WorkerId, pid: u32) {
+        if self.pid().is_none() {
+            self.set_pid(id, pid);
+        }
     }
 }
 
@@ -580,18 +578,7 @@ impl Channel {
     }
 }
 
-/// Keeps the last bytes.
-fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
-    let bytes = &bytes[bytes.len().saturating_sub(LONGEST_TAIL)..];
-    let surplus = (tail.len() + bytes.len()).saturating_sub(LONGEST_TAIL);
-    tail.drain(..surplus.min(tail.len()));
-    tail.extend_from_slice(bytes);
-}
-
-const LONGEST_TAIL: usize = 4 << 10;
-const READ_SIZE: usize = 64 << 10;
-const READS_AT_ONCE: usize = 4;
-/// A pipe holds 1 MiB at most, unless root made it larger; the bound is for one that a grandchild goes on filling.
-const READS_TO_DRAIN: usize = 64;
 /// Executing a program takes the supervisor a while, in which it does nothing else.
 const COMMANDS_AT_ONCE: usize = 16;
+
+const READ_SIZE: usize = 256 << 10;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::slot::lock;
+use crate::sync::lock;
 use crate::sys;
 
 /// The queue in front of stderr.

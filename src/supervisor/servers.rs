@@ -129,8 +129,8 @@ impl EventLoop {
             FromServer::Ready | FromServer::Refused(_) => {}
             FromServer::Launched { worker, pid } => {
                 let id = WorkerId(worker);
-                if let Some(worker) = self.workers.get(&id) {
-                    worker.slot.set_pid(pid.cast_unsigned());
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.set_pid(id, pid.cast_unsigned());
                 }
                 self.tell(id, Event::Launched);
             }
@@ -178,6 +178,7 @@ impl EventLoop {
             match &ended {
                 Ended::Lost(what) => {
                     self.drain(id);
+                    self.give_back(id);
                     self.tell(id, Event::Lost(what.clone()));
                 }
                 Ended::Refused(cause) => {

@@ -14,6 +14,17 @@
 //!
 //! Replied and Launched come by different ways, in any order. Each worker gets exactly one `Finish`, and exactly one
 //! `Release`, which is the last that is heard of it.
+//!
+//! A worker of a pool has no task at first, and more than one in its life:
+//!
+//! ```text
+//!            Launched         Assigned            Dismissed
+//! Launching ---------> Idle <=========> Running   Idle ---------> Leaving
+//!                             Replied
+//! ```
+//!
+//! It gets a `Finish` for each task, one more if it ends with or without a task before it was dismissed, and an `Idle`
+//! whenever it is ready for the next.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -46,6 +57,15 @@ pub(crate) enum Event {
     Exited(ExitStatus),
     /// The caller wants no result any more.
     Cancelled,
+    /// A pool's worker gets a task.
+    Assigned {
+        limit: Option<Duration>,
+        grace: Duration,
+    },
+    /// A pool's worker has nothing more to do, and its channel is closed.
+    Dismissed,
+    /// A pool's worker is not to live on, whatever it does.
+    Discarded,
     /// The process that watched the worker is gone, and the worker with it.
     Lost(String),
 }
@@ -57,6 +77,10 @@ pub(crate) enum Kind {
     Process,
     /// A thread, which nobody can stop.
     Thread,
+    /// A process of a pool.
+    Pooled,
+    /// A thread of a pool.
+    PooledThread,
 }
 
 /// What is to be done.
@@ -67,6 +91,10 @@ pub(crate) enum Action {
     Kill(WorkerId),
     /// Fulfil the future.
     Finish(WorkerId, Why),
+    /// A pool's worker is ready for a task.
+    Idle(WorkerId),
+    /// A pool's worker that was idle will not be ready any more.
+    Unfit(WorkerId),
     /// Close and forget everything of the worker.
     Release(WorkerId),
 }
@@ -92,27 +120,39 @@ pub(crate) enum Why {
 }
 
 /// All workers of a process.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     workers: HashMap<WorkerId, Worker>,
     /// At most one for each worker, as in its phase.
     deadlines: BTreeSet<(Instant, WorkerId)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Worker {
     phase: Phase,
     deadline: Option<Instant>,
     limit: Option<Duration>,
     grace: Duration,
     lingers: bool,
-    is_thread: bool,
+    kind: Kind,
+}
+
+impl Worker {
+    fn is_thread(&self) -> bool {
+        matches!(self.kind, Kind::Thread | Kind::PooledThread)
+    }
+
+    fn is_pooled(&self) -> bool {
+        matches!(self.kind, Kind::Pooled | Kind::PooledThread)
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Phase {
     /// The deadline is when it is given up; there is none until somebody is at it.
     Launching,
+    /// A pool's, without a task; no deadline.
+    Idle,
     /// The deadline is the task's time limit.
     Running,
     /// The deadline is when it is killed.
@@ -144,6 +184,20 @@ impl State {
         .collect()
     }
 
+    /// Whether the worker of a pool waits for a task.
+    pub(crate) fn is_idle(&self, id: WorkerId) -> bool {
+        self.workers
+            .get(&id)
+            .is_some_and(|worker| matches!(worker.phase, Phase::Idle))
+    }
+
+    /// Whether it was decided that the worker ends.
+    pub(crate) fn is_ending(&self, id: WorkerId) -> bool {
+        self.workers
+            .get(&id)
+            .is_none_or(|worker| matches!(worker.phase, Phase::Ending { .. } | Phase::Leaving))
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
@@ -162,6 +216,7 @@ impl State {
                 }
                 Phase::Closed => self.end(id, Why::Garbage(CLOSED.into()), now, actions),
                 Phase::Leaving => actions.push(Action::Kill(id)),
+                Phase::Idle => {}
                 Phase::Ending { why, killed: false } => {
                     worker.phase = Phase::Ending { why, killed: true };
                     self.arm(id, now.checked_add(AFTER_KILL));
@@ -183,11 +238,10 @@ impl State {
     /// Something happened.
     pub(crate) fn handle(&mut self, id: WorkerId, event: Event, now: Instant, actions: &mut Vec<Action>) {
         if let Event::Submitted { limit, grace, kind } = event {
-            let is_thread = kind == Kind::Thread;
-            let phase = if is_thread {
-                Phase::Running
-            } else {
-                Phase::Launching
+            let phase = match kind {
+                Kind::Thread => Phase::Running,
+                Kind::PooledThread => Phase::Idle,
+                Kind::Process | Kind::Pooled => Phase::Launching,
             };
             let worker = Worker {
                 phase,
@@ -195,11 +249,13 @@ impl State {
                 limit,
                 grace,
                 lingers: false,
-                is_thread,
+                kind,
             };
             self.workers.insert(id, worker);
-            if is_thread {
-                self.arm_limit(id, now);
+            match kind {
+                Kind::Thread => self.arm_limit(id, now),
+                Kind::PooledThread => actions.push(Action::Idle(id)),
+                Kind::Process | Kind::Pooled => {}
             }
             return;
         }
@@ -207,17 +263,60 @@ impl State {
             return;
         };
         match (worker.phase.clone(), event) {
+            (Phase::Launching, Event::Launched) if worker.is_pooled() => {
+                worker.phase = Phase::Idle;
+                self.arm(id, None);
+                actions.push(Action::Idle(id));
+            }
             (Phase::Launching, Event::Launched) => {
                 worker.phase = Phase::Running;
                 self.arm_limit(id, now);
             }
             (Phase::Launching, Event::Awaited) => self.arm(id, now.checked_add(TO_LAUNCH)),
             (
-                Phase::Leaving | Phase::Ending { .. } | Phase::Running | Phase::Closed,
+                Phase::Leaving | Phase::Ending { .. } | Phase::Running | Phase::Closed | Phase::Idle,
                 Event::Launched | Event::Awaited,
             ) => {}
 
+            (Phase::Idle, Event::Assigned { limit, grace }) => {
+                worker.phase = Phase::Running;
+                worker.limit = limit;
+                worker.grace = grace;
+                self.arm_limit(id, now);
+            }
+            // It is on its way out, and whoever has the task hears of that.
+            (_, Event::Assigned { .. }) => {}
+            (Phase::Idle, Event::Dismissed) => {
+                if worker.is_thread() {
+                    return self.release(id, actions);
+                }
+                worker.phase = Phase::Leaving;
+                let until = if worker.lingers {
+                    None
+                } else {
+                    now.checked_add(TO_LEAVE)
+                };
+                self.arm(id, until);
+            }
+            (_, Event::Dismissed) => {}
+            (Phase::Ending { .. } | Phase::Leaving, Event::Discarded) => {}
+            (_, Event::Discarded) => self.end(id, Why::Cancelled, now, actions),
+
             (Phase::Launching | Phase::Running, Event::Lingers) => worker.lingers = true,
+            (Phase::Running, Event::Replied) if worker.is_pooled() => {
+                worker.phase = Phase::Idle;
+                self.arm(id, None);
+                actions.push(Action::Finish(id, Why::Answered));
+                actions.push(Action::Idle(id));
+            }
+            // An answer to nothing.
+            (Phase::Idle, Event::Replied | Event::Lingers) => {
+                worker.grace = Duration::ZERO;
+                actions.push(Action::Unfit(id));
+                self.end(id, Why::Garbage(UNASKED.into()), now, actions);
+            }
+            // The task that was to be cancelled has ended.
+            (Phase::Idle, Event::Cancelled) => {}
             (Phase::Launching | Phase::Running, Event::Replied) => {
                 worker.phase = Phase::Leaving;
                 let until = if worker.lingers {
@@ -228,11 +327,20 @@ impl State {
                 self.arm(id, until);
                 actions.push(Action::Finish(id, Why::Answered));
             }
-            (Phase::Launching | Phase::Running, Event::Closed) => {
+            (phase @ (Phase::Launching | Phase::Running | Phase::Idle), Event::Closed) => {
+                if matches!(phase, Phase::Idle) {
+                    actions.push(Action::Unfit(id));
+                }
                 worker.phase = Phase::Closed;
                 self.arm(id, now.checked_add(TO_LEAVE));
             }
-            (Phase::Launching | Phase::Running | Phase::Closed, Event::Broken(why)) => {
+            (
+                phase @ (Phase::Launching | Phase::Running | Phase::Closed | Phase::Idle),
+                Event::Broken(why),
+            ) => {
+                if matches!(phase, Phase::Idle) {
+                    actions.push(Action::Unfit(id));
+                }
                 worker.grace = Duration::ZERO;
                 self.end(id, why, now, actions);
             }
@@ -261,7 +369,7 @@ impl State {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        if worker.is_thread {
+        if worker.is_thread() {
             return self.finish(id, Phase::Running, why, actions);
         }
         let killed = worker.grace.is_zero();
@@ -308,7 +416,10 @@ impl State {
 }
 
 /// What a worker that closed its channel is accused of, if it does not exit.
-const CLOSED: &str = "it closed its channel without an answer, and did not exit";
+pub(super) const CLOSED: &str = "it closed its channel without an answer, and did not exit";
+
+/// What a worker of a pool is accused of that speaks without having been asked.
+pub(super) const UNASKED: &str = "it answered though it had no task";
 
 /// How long it may take until a process that was asked for exists. Generous: it is for those that never will.
 const TO_LAUNCH: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::state::{Action, Event, Kind, State, Why};
+use super::state::{Action, CLOSED, Event, Kind, State, UNASKED, Why};
 use crate::ids::WorkerId;
 use crate::sys::ExitStatus;
 
@@ -13,6 +13,7 @@ const SEGV: ExitStatus = ExitStatus::Signaled {
 };
 
 /// One worker, and what was decided about it.
+#[derive(Clone)]
 struct Story {
     state: State,
     now: Instant,
@@ -330,15 +331,343 @@ fn permute(left: &[Step], chosen: &mut Vec<Step>, each: &mut impl FnMut(&[Step])
     }
 }
 
+// --- workers of pools ---
+
+fn check_pooled(kind: Kind, steps: &[Step], wanted: &[Action]) {
+    let mut story = Story::begin(None, GRACE, kind);
+    steps.iter().for_each(|step| story.step(step));
+    assert_eq!(story.actions, wanted, "after {steps:?}");
+}
+
+fn assigned() -> Step {
+    Happens(Event::Assigned {
+        limit: Some(LIMIT),
+        grace: GRACE,
+    })
+}
+
+#[test]
+fn worker_of_a_pool_has_one_finish_for_each_task() {
+    use Action::{Finish, Idle, Kill, Release, Terminate, Unfit};
+    let pooled = |steps: &[Step], wanted: &[Action]| check_pooled(Kind::Pooled, steps, wanted);
+    let launched = || Happens(Event::Launched);
+    let replied = || Happens(Event::Replied);
+    let closed = || Happens(Event::Closed);
+    let cancelled = || Happens(Event::Cancelled);
+    let dismissed = || Happens(Event::Dismissed);
+    let discarded = || Happens(Event::Discarded);
+    let done = exits(ExitStatus::Exited(0));
+    let answered = || Finish(ID, Why::Answered);
+
+    // A whole life.
+    pooled(
+        &[
+            launched(),
+            assigned(),
+            replied(),
+            assigned(),
+            replied(),
+            dismissed(),
+            closed(),
+            done.clone(),
+        ],
+        &[Idle(ID), answered(), Idle(ID), answered(), Idle(ID), Release(ID)],
+    );
+    // It dies in its second task, or between two.
+    pooled(
+        &[launched(), assigned(), replied(), assigned(), exits(SEGV)],
+        &[
+            Idle(ID),
+            answered(),
+            Idle(ID),
+            Finish(ID, Why::Died(SEGV)),
+            Release(ID),
+        ],
+    );
+    pooled(
+        &[launched(), assigned(), replied(), exits(SEGV)],
+        &[
+            Idle(ID),
+            answered(),
+            Idle(ID),
+            Finish(ID, Why::Died(SEGV)),
+            Release(ID),
+        ],
+    );
+    // An idle one that closes its channel is used no more, and killed if it stays.
+    pooled(
+        &[
+            launched(),
+            closed(),
+            assigned(),
+            TimePasses,
+            TimePasses,
+            exits(SEGV),
+        ],
+        &[
+            Idle(ID),
+            Unfit(ID),
+            Terminate(ID),
+            Kill(ID),
+            Finish(ID, Why::Garbage(CLOSED.into())),
+            Release(ID),
+        ],
+    );
+    // So is one that speaks without having been asked.
+    pooled(
+        &[launched(), replied(), exits(SEGV)],
+        &[
+            Idle(ID),
+            Unfit(ID),
+            Kill(ID),
+            Finish(ID, Why::Garbage(UNASKED.into())),
+            Release(ID),
+        ],
+    );
+    // A time limit is that of its task: none is left for the next, nor for nobody.
+    pooled(
+        &[launched(), assigned(), replied(), TimePasses],
+        &[Idle(ID), answered(), Idle(ID)],
+    );
+    pooled(
+        &[
+            launched(),
+            assigned(),
+            TimePasses,
+            replied(),
+            TimePasses,
+            exits(SEGV),
+        ],
+        &[
+            Idle(ID),
+            Terminate(ID),
+            Kill(ID),
+            Finish(ID, Why::TimedOut(LIMIT)),
+            Release(ID),
+        ],
+    );
+    // Cancelled when the task had ended: the worker lives on. Cancelled before: it does not.
+    pooled(
+        &[
+            launched(),
+            assigned(),
+            replied(),
+            cancelled(),
+            assigned(),
+            replied(),
+        ],
+        &[Idle(ID), answered(), Idle(ID), answered(), Idle(ID)],
+    );
+    pooled(
+        &[launched(), assigned(), cancelled(), replied(), exits(SEGV)],
+        &[Idle(ID), Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    // Not wanted, at each moment of its life.
+    pooled(
+        &[discarded(), launched(), exits(SEGV)],
+        &[Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    pooled(
+        &[launched(), discarded(), TimePasses, exits(SEGV)],
+        &[
+            Idle(ID),
+            Terminate(ID),
+            Kill(ID),
+            Finish(ID, Why::Cancelled),
+            Release(ID),
+        ],
+    );
+    pooled(
+        &[launched(), dismissed(), discarded(), TimePasses, exits(SEGV)],
+        &[Idle(ID), Kill(ID), Release(ID)],
+    );
+    // A child of a task that was detached keeps the worker as long as it lives.
+    pooled(
+        &[
+            launched(),
+            assigned(),
+            Happens(Event::Lingers),
+            replied(),
+            dismissed(),
+            TimePasses,
+            done,
+        ],
+        &[Idle(ID), answered(), Idle(ID), Release(ID)],
+    );
+}
+
+#[test]
+fn thread_of_a_pool_is_left_alone() {
+    use Action::{Finish, Idle, Release};
+    let thread = |steps: &[Step], wanted: &[Action]| check_pooled(Kind::PooledThread, steps, wanted);
+    let answered = || Finish(ID, Why::Answered);
+    thread(
+        &[assigned(), Happens(Event::Replied), Happens(Event::Dismissed)],
+        &[Idle(ID), answered(), Idle(ID), Release(ID)],
+    );
+    thread(
+        &[assigned(), TimePasses, Happens(Event::Replied)],
+        &[Idle(ID), Finish(ID, Why::TimedOut(LIMIT)), Release(ID)],
+    );
+    thread(
+        &[assigned(), Happens(Event::Discarded), Happens(Event::Replied)],
+        &[Idle(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    thread(
+        &[Happens(Event::Discarded)],
+        &[Idle(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+}
+
+/// Everything that can happen to a worker of a pool, in every order, each once and `assigned` twice: one finish for each
+/// task that it got, at most one more, one release, nothing after that; and it never waits for ever once its end was
+/// decided.
+#[test]
+fn every_order_of_events_finishes_each_task_of_a_pool_once() {
+    let happenings = [
+        assigned(),
+        Happens(Event::Replied),
+        Happens(Event::Closed),
+        Happens(Event::Cancelled),
+        Happens(Event::Discarded),
+        Happens(Event::Dismissed),
+        assigned(),
+        TimePasses,
+    ];
+    let endings = [
+        Happens(Event::Exited(ExitStatus::Exited(0))),
+        Happens(Event::Lost("gone".into())),
+    ];
+    let mut orders = 0;
+    for (kind, is_launched) in [
+        (Kind::Pooled, false),
+        (Kind::Pooled, true),
+        (Kind::PooledThread, true),
+    ] {
+        permute(&happenings, &mut Vec::new(), &mut |before| {
+            let mut life = Life::begin(kind, is_launched);
+            before.iter().for_each(|step| life.step(step));
+            // A process that hangs in the kernel may outlive what was decided, but keeps nobody waiting.
+            let mut hung = Life::begin(kind, is_launched);
+            before.iter().for_each(|step| hung.step(step));
+            for _ in 0..5 {
+                hung.step(&TimePasses);
+            }
+            let is_condemned = hung.story.count(&Action::Kill(ID)) > 0;
+            assert!(
+                !is_condemned || !hung.has_task,
+                "{before:?}: {:?}",
+                hung.story.actions
+            );
+            assert_eq!(hung.story.state.next_deadline(), None, "{before:?}");
+            for ending in &endings {
+                let mut life = life.clone();
+                life.step(ending);
+                assert!(!life.has_task, "{before:?} {ending:?}: {:?}", life.story.actions);
+                let said = life.story.actions.clone();
+                assert_eq!(life.releases, 1, "{before:?} {ending:?}: {said:?}");
+                assert_eq!(said.last(), Some(&Action::Release(ID)));
+                assert_eq!(life.story.state.next_deadline(), None, "{before:?} {ending:?}");
+                for step in before.iter().chain(&endings) {
+                    life.story.step(step);
+                }
+                assert_eq!(life.story.actions, said, "{before:?} {ending:?}");
+                orders += 1;
+            }
+        });
+    }
+    assert!(orders > 100_000, "{orders}");
+}
+
+/// A worker of a pool, and what its pool knows of it.
+#[derive(Clone)]
+struct Life {
+    story: Story,
+    /// Of the actions.
+    seen: usize,
+    is_idle: bool,
+    was_idle: bool,
+    has_task: bool,
+    /// It ended without a task, or was about to.
+    has_ended: bool,
+    releases: u32,
+}
+
+impl Life {
+    fn begin(kind: Kind, is_launched: bool) -> Life {
+        let mut life = Life {
+            story: Story::begin(None, GRACE, kind),
+            seen: 0,
+            is_idle: false,
+            was_idle: false,
+            has_task: false,
+            has_ended: false,
+            releases: 0,
+        };
+        if is_launched && kind == Kind::Pooled {
+            life.story.step(&Happens(Event::Launched));
+        }
+        life.look();
+        life
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            // A pool gives a task to an idle worker only; and none is dismissed that is busy.
+            Happens(Event::Assigned { .. }) if !self.is_idle => return,
+            Happens(Event::Dismissed) if !self.is_idle => return,
+            Happens(Event::Assigned { .. }) => (self.is_idle, self.has_task) = (false, true),
+            Happens(Event::Dismissed) => (self.is_idle, self.has_ended) = (false, true),
+            _ => {}
+        }
+        self.story.step(step);
+        self.look();
+    }
+
+    fn look(&mut self) {
+        for action in &self.story.actions[self.seen..] {
+            assert_eq!(self.releases, 0, "after the release: {action:?}");
+            match action {
+                Action::Idle(ID) => {
+                    assert!(!self.is_idle && !self.has_task && !self.has_ended);
+                    (self.is_idle, self.was_idle) = (true, true);
+                }
+                Action::Unfit(ID) => {
+                    assert!(self.is_idle);
+                    self.is_idle = false;
+                }
+                Action::Finish(ID, why) => {
+                    // One that cannot be set up says so before anything else is known of it.
+                    let is_answer = *why == Why::Answered && self.was_idle;
+                    assert!(self.has_task || !is_answer, "an answer to nothing");
+                    assert!(self.has_task || !self.has_ended, "one finish too many");
+                    self.has_ended |= !is_answer;
+                    self.has_task = false;
+                }
+                Action::Terminate(ID) | Action::Kill(ID) => self.is_idle = false,
+                Action::Release(ID) => {
+                    assert!(!self.has_task);
+                    self.releases += 1;
+                    self.is_idle = false;
+                }
+                other => unreachable!("{other:?} of another worker"),
+            }
+        }
+        self.seen = self.story.actions.len();
+    }
+}
+
 mod with_processes {
     use super::super::context::{Command, send_for_test};
     use crate::ids::Name;
     use crate::options::{Options, StartMethod};
-    use crate::{ErrorKind, TaskFuture, wait_idle};
+    use crate::{Call, ErrorKind, Limiter, Pool, Shutdown, TaskFuture, wait_idle};
+    use serial_test::serial;
     use std::time::Duration;
 
     /// 1. Tasks run. 2. The supervisor panics. 3. Their futures fail, their processes are gone. 4. The next call works.
     #[test]
+    #[serial(supervisor)]
     fn a_panic_of_the_supervisor_fails_all_futures_and_is_survived() {
         for method in [StartMethod::ForkServer, StartMethod::Spawn] {
             assert_eq!(start(method, double, 4).wait().unwrap(), 8);
@@ -352,6 +681,65 @@ mod with_processes {
             assert_eq!(start(method, double, 5).wait().unwrap(), 10);
             assert!(wait_idle(Duration::from_secs(60)));
         }
+    }
+
+    /// As above, with tasks wherever a pool can have them. The pool is gone with its supervisor, and nobody waits for it in
+    /// vain; another one works.
+    #[test]
+    #[serial(supervisor)]
+    fn a_panic_of_the_supervisor_fails_all_tasks_of_pools() {
+        for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+            let new = || Pool::builder().workers(1).start(method).build().unwrap();
+            let limiter = Limiter::new(1);
+            let permit = limiter.acquire();
+            let (pool, empty) = (new(), new());
+            assert_eq!(pool.submit(later(double, 4)).unwrap().wait().unwrap(), 8);
+            let limited = Options::new().limit(&limiter);
+            let again = Options::new().retries(2).backoff(Duration::from_secs(1000));
+            let calls = [
+                later(forever, 1),
+                later(forever, 2),
+                later(forever, 3).with(limited),
+                later(forever, 4).with(again),
+            ];
+            let pending = calls.map(|call| pool.submit(call).unwrap());
+            send_for_test(Command::Panic);
+            for future in pending {
+                let error = future.wait().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+            }
+            assert!(pool.wait_idle(None).is_some());
+            for pool in [pool, empty] {
+                // Whoever submits now hears of it, and so does the pool.
+                let error = pool
+                    .submit(later(double, 4))
+                    .and_then(TaskFuture::wait)
+                    .unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+                assert!(pool.shutdown(Shutdown::Kill, None));
+                assert!(pool.workers().is_empty());
+            }
+            drop(permit);
+            let pool = new();
+            assert_eq!(pool.submit(later(double, 5)).unwrap().wait().unwrap(), 10);
+            assert!(pool.join(None));
+        }
+    }
+
+    fn later<F: Fn(u64) -> u64 + Copy>(task: F, x: u64) -> Call<u64> {
+        let name = Name {
+            module: "tests",
+            function: "task",
+        };
+        let encode = |(x,): &(u64,), bytes: &mut Vec<u8>| crate::private::encode(x, bytes);
+        crate::task::later(
+            Options::new(),
+            name,
+            (x,),
+            encode,
+            crate::private::decode::<u64>,
+            task,
+        )
     }
 
     fn start<F: Fn(u64) -> u64 + Copy>(method: StartMethod, task: F, x: u64) -> TaskFuture<u64> {

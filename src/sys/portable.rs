@@ -198,6 +198,36 @@ pub(crate) fn distance_of(function: fn()) -> Option<i64> {
         .then(|| (address as i64).wrapping_sub(anchor_address() as i64))
 }
 
+/// The value as what it is, if its type is `U`.
+pub(crate) fn as_same<T, U: 'static>(value: &T) -> Option<&U> {
+    let pointer = std::ptr::from_ref(value).cast::<U>();
+    // SAFETY: the types are the same, and `U` has no lifetime that `T` could have another of.
+    is_same::<T, U>().then(|| unsafe { &*pointer })
+}
+
+/// The slice as what it is, if its items are `U`s.
+pub(crate) fn as_same_slice<T, U: 'static>(slice: &[T]) -> Option<&[U]> {
+    let pointer = slice.as_ptr().cast::<U>();
+    // SAFETY: as above; pointer and length are those of a slice.
+    is_same::<T, U>().then(|| unsafe { std::slice::from_raw_parts(pointer, slice.len()) })
+}
+
+/// A value as what it is, if the type that is wanted is its own.
+pub(crate) fn into_same<T, U: 'static>(value: U) -> Option<T> {
+    if !is_same::<T, U>() {
+        return None;
+    }
+    let value = std::mem::ManuallyDrop::new(value);
+    let pointer = std::ptr::from_ref(&*value).cast::<T>();
+    // SAFETY: as above; the original is never dropped or used again.
+    Some(unsafe { pointer.read() })
+}
+
+/// Whether two types are the same but for lifetimes, which `U` has none of.
+pub(crate) fn is_same<T, U: 'static>() -> bool {
+    typeid::of::<T>() == std::any::TypeId::of::<U>()
+}
+
 /// Whether tasks can be found in a fresh execution of the program: not where this crate sits in a loaded library.
 pub(crate) fn is_in_program() -> bool {
     let (start, end) = super::image_range();

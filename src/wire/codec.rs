@@ -12,6 +12,30 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
     bincode::serde::encode_to_vec(value, CONFIG).map_err(|error| say_encode(&error))
 }
 
+/// Appends an encoded value. After a failure `output` holds a part of one.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
+    bincode::serde::encode_into_std_write(value, output, CONFIG)
+        .map(drop)
+        .map_err(|error| say_encode(&error))
+}
+
+/// [`encode_into`] for a `Vec<u8>` or a `[u8]`, in one piece: serde takes them byte by byte.
+pub(crate) fn encode_bytes(bytes: &[u8], output: &mut Vec<u8>) {
+    output.reserve(LENGTH + bytes.len());
+    output.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    output.extend_from_slice(bytes);
+}
+
+/// [`decode_next`] for a `Vec<u8>`, in one piece.
+pub(crate) fn decode_bytes(bytes: &mut &[u8]) -> Result<Vec<u8>, String> {
+    let cut = || "the bytes are cut off".to_owned();
+    let (len, rest) = bytes.split_first_chunk::<LENGTH>().ok_or_else(cut)?;
+    let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?;
+    let (value, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
+    *bytes = rest;
+    Ok(value.to_vec())
+}
+
 /// Decodes a value that must fill `bytes` to the end.
 pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
     let value = decode_next(&mut bytes)?;
@@ -178,3 +202,6 @@ const CONFIG: bincode::config::Configuration<bincode::config::LittleEndian, binc
 
 const MOST_DECODED_PER_BYTE: usize = 16;
 const LONGEST_TYPE_NAME: usize = 200;
+
+/// What stands before a sequence.
+const LENGTH: usize = 8;

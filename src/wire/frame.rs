@@ -81,6 +81,10 @@ impl Assembler {
         }
     }
 
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     /// Whether the stream may end here.
     pub(crate) fn is_at_start(&self) -> bool {
         matches!(self.state, State::Header { filled: 0, .. })

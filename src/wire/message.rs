@@ -1,13 +1,15 @@
 //! The messages. Both ends are the same build of the same program, so the enums may change freely between versions;
 //! [`VERSION`] only serves to give a clear error when that rule is broken.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// First bytes of a handshake.
 pub(crate) const MAGIC: [u8; 8] = *b"inparall";
 
 /// Raised with every change of a message.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What a re-executed process is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +55,21 @@ pub(crate) struct Call {
     /// The entry's own idea of its type: checked before anything runs.
     pub(crate) type_name: String,
     pub(crate) depth: u32,
+    /// What the task is told of itself.
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    pub(crate) limit: Option<Duration>,
     /// Working directory and environment, where they differ from what the worker inherited.
     pub(crate) setup: Option<Setup>,
+}
+
+/// What stands before the arguments of many calls in one task. Each call's arguments follow, with their length before
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    pub(crate) items: u32,
+    /// Each result is sent as soon as it is there.
+    pub(crate) is_careful: bool,
 }
 
 /// What a worker of the fork server adopts from the program before it runs a task.
@@ -90,6 +105,13 @@ pub(crate) enum Reply {
     },
     /// The process that was executed is a worker now.
     Ready,
+    /// The task sends the payload to whoever holds its future; it goes on.
+    Message,
+    /// How far the task is; it goes on.
+    Progress {
+        done: u64,
+        total: u64,
+    },
     /// The worker stays for tasks that its task detached; its answer follows.
     Lingers,
     /// The process is another build than the one that asks.

@@ -5,12 +5,18 @@
 mod message;
 mod codec;
 mod frame;
+mod items;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codec::{decode, decode_next, encode, is_err_value, type_name_of};
+pub(crate) use codec::{
+    decode, decode_bytes, decode_next, encode, encode_bytes, encode_into, is_err_value, type_name_of,
+};
 pub(crate) use frame::{Assembler, Frame, FrameError, head as frame_head};
+pub(crate) use items::{
+    Batch, batch, begin_batch, end_batch, next_piece, next_result, push_piece, push_result,
+};
 pub(crate) use message::{
-    Answer, Call, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role, Setup, ToServer, ToWorker,
-    VERSION,
+    Answer, Call, Chunk, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role, Setup, ToServer,
+    ToWorker, VERSION,
 };

@@ -131,3 +131,19 @@ fn an_err_is_told_from_everything_else() {
     assert!(!is_err_value("Err"));
     assert!(!is_err_value(&Some(Alias::Err("inner".into()))));
 }
+
+#[test]
+fn bytes_in_one_piece_are_as_serde_writes_them() {
+    for bytes in [vec![], vec![7], vec![0; 300]] {
+        let mut encoded = vec![1];
+        encode_bytes(&bytes, &mut encoded);
+        assert_eq!(encoded[1..], encode(&bytes).unwrap());
+        encoded.push(9);
+        let mut input = &encoded[1..];
+        assert_eq!(decode_bytes(&mut input).unwrap(), bytes);
+        assert_eq!(input, [9]);
+    }
+    for broken in [&[][..], &[1, 2, 3], &[4, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3], &[255; 9]] {
+        decode_bytes(&mut &*broken).unwrap_err();
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) fn run_if_asked() {
         return;
     };
     let ended = boot.and_then(|(cookie, fds)| match <[Fd; 3]>::try_from(fds) {
-        Ok([calls, replies, lifeline]) => be_worker(cookie, &calls, &replies, lifeline),
+        Ok([calls, replies, lifeline]) => be_worker(cookie, &calls, replies, lifeline),
         Err(mut fds) => match fds.pop() {
             Some(control) => be_server(cookie, control),
             None => Err("no descriptor".to_owned()),
@@ -50,7 +50,7 @@ pub(crate) fn run_if_asked() {
     sys::exit_now(code)
 }
 
-fn be_worker(cookie: u128, calls: &Fd, replies: &Fd, lifeline: Fd) -> Result<(), String> {
+fn be_worker(cookie: u128, calls: &Fd, replies: Fd, lifeline: Fd) -> Result<(), String> {
     if !calls.has_input() {
         return Err("no handshake is waiting".into());
     }
@@ -72,7 +72,7 @@ fn be_worker(cookie: u128, calls: &Fd, replies: &Fd, lifeline: Fd) -> Result<(),
                 pid: std::process::id(),
                 reply,
             };
-            transport::write_frame(replies, &report, &[]).map_err(|error| error.to_string())?;
+            transport::write_frame(&replies, &report, &[]).map_err(|error| error.to_string())?;
             return Err("it is another build than the program that started it".into());
         }
     };
@@ -80,8 +80,9 @@ fn be_worker(cookie: u128, calls: &Fd, replies: &Fd, lifeline: Fd) -> Result<(),
     nesting::inherit_preload(hello.preload);
     sys::become_worker(Some(lifeline)).map_err(|error| format!("cannot watch the program: {error}"))?;
     calls.set_blocking(true).map_err(|error| error.to_string())?;
-    run::report_ready(replies).map_err(|error| error.to_string())?;
-    run::serve(&mut reader, replies, image).map_err(|error| error.to_string())
+    let desk = run::Desk::new(replies).map_err(|error| error.to_string())?;
+    run::report_ready(&desk).map_err(|error| error.to_string())?;
+    run::serve(&mut reader, &desk, image).map_err(|error| error.to_string())
 }
 
 fn be_server(cookie: u128, control: Fd) -> Result<(), String> {

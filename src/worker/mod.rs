@@ -10,5 +10,5 @@ mod panics;
 mod server;
 
 pub(crate) use bootstrap::{init, is_reachable};
-pub(crate) use panics::install as prepare_for_fork;
-pub(crate) use run::{Remote, answer_of, run_forked};
+pub(crate) use panics::{catch, install as prepare_for_fork};
+pub(crate) use run::{Many, Remote, answer_of, run_forked};

@@ -130,7 +130,7 @@ impl Serving {
 }
 
 /// In a worker.
-fn serve_one(calls: &Fd, replies: &Fd, ready: io::Result<()>, image: SameImage) {
+fn serve_one(calls: &Fd, replies: Fd, ready: io::Result<()>, image: SameImage) {
     if run::run_served(calls, replies, ready, image).is_err() {
         sys::exit_now(run::CANNOT_ANSWER);
     }

@@ -69,6 +69,23 @@ impl Fd {
         }
     }
 
+    /// Lets a pipe hold more, where it can: fewer switches between its ends for the same bytes.
+    pub(crate) fn widen(&self) {
+        super::os::widen(self);
+    }
+
+    /// How many bytes lie in a pipe, for either end of it. Zero where that cannot be known.
+    pub(crate) fn unread(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int, and `count` is one.
+        let result = unsafe { libc::ioctl(self.raw(), libc::FIONREAD, &raw mut count) };
+        if result == 0 {
+            usize::try_from(count).unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
     /// Writes two pieces to the end, for a blocking descriptor.
     pub(crate) fn write_all(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
         while !first.is_empty() || !second.is_empty() {

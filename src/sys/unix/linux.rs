@@ -24,6 +24,14 @@ pub(super) fn pass(actions: &mut PosixSpawnFileActions, fd: &Fd) -> io::Result<O
     Ok(None)
 }
 
+/// The limit of the system, or of the user, may forbid it; the pipe is then as wide as before.
+pub(super) fn widen(pipe: &Fd) {
+    let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(WIDE_PIPE));
+}
+
+/// What anybody may have by default (`/proc/sys/fs/pipe-max-size`).
+const WIDE_PIPE: c_int = 1 << 20;
+
 /// How many threads this process has.
 pub(super) fn count_threads() -> io::Result<usize> {
     // The link count of a directory is two more than its folders, and /proc keeps to that for the threads.

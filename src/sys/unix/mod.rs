@@ -36,8 +36,8 @@ pub(crate) use process::{
 };
 pub(crate) use server::{ForkServer, Request, ServerEvent, Spare, status_from_server};
 pub(crate) use worker::{
-    BOOT_VARIABLE, Boot, adopt_setup, at_exit, become_worker, boot_descriptors, exit_now, finish_output,
-    flush_output, with_signals_blocked, write_to_stderr,
+    BOOT_VARIABLE, Boot, adopt_setup, at_exit, become_worker, boot_descriptors, end_as_usual, exit_now,
+    finish_output, flush_output, is_asked_to_end, note_the_end, with_signals_blocked, write_to_stderr,
 };
 
 use std::io;

@@ -83,6 +83,9 @@ pub(super) fn no_sigpipe(_: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// A pipe grows by itself here.
+pub(super) fn widen(_: &Fd) {}
+
 /// Nobody says how many threads there are, so that `Fork` needs the caller's word.
 pub(super) fn count_threads() -> io::Result<usize> {
     let what =

@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, OsStr, OsString, c_int};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -136,7 +135,7 @@ impl Child {
 /// What it takes to watch a process that does not exist yet: without a descriptor to spare there is none to watch.
 enum Means {
     /// Room for a pidfd, kept by one of this process.
-    Pidfd(OwnedFd),
+    Pidfd(Fd),
     /// For a thread that waits, where the kernel has no pidfds.
     Pipe((Fd, Fd)),
 }
@@ -144,7 +143,7 @@ enum Means {
 impl Means {
     fn reserve() -> io::Result<Means> {
         Ok(match super::os::pidfd(nix::unistd::getpid()) {
-            Some(room) => Means::Pidfd(room),
+            Some(room) => Means::Pidfd(Fd::adopt(room)),
             None => Means::Pipe(fd::pipe()?),
         })
     }
@@ -218,7 +217,7 @@ pub(crate) enum SpawnStderr<'a> {
 /// returns from here, not even by a panic.
 ///
 /// The caller has made sure that no thread is alive that could hold a lock which the copy needs.
-pub(crate) fn fork_worker(plumbing: &Forked<'_>, run: impl FnOnce(&Fd, io::Result<()>)) -> io::Result<Child> {
+pub(crate) fn fork_worker(plumbing: &Forked<'_>, run: impl FnOnce(Fd, io::Result<()>)) -> io::Result<Child> {
     // A program that ignores SIGCHLD has the kernel reap its children: the copy must not end before it is watched.
     let gate = if super::worker::is_ignored(libc::SIGCHLD) {
         Some(fd::pipe()?)
@@ -242,7 +241,7 @@ pub(crate) fn fork_worker(plumbing: &Forked<'_>, run: impl FnOnce(&Fd, io::Resul
                 wait_at(reader, writer);
             }
             let ready = super::worker::set_up_fork(plumbing);
-            run(plumbing.replies, ready);
+            run(fd::inherit_own(plumbing.replies.raw()), ready);
             super::worker::exit_now(0)
         }
         Ok(ForkResult::Parent { child }) => {

@@ -166,16 +166,12 @@ impl ForkServer {
     }
 
     /// Forks a worker that runs `run` with its calls, its replies and how setting it up went, and ends.
-    pub(crate) fn fork(&self, fds: Vec<Fd>, run: impl FnOnce(&Fd, &Fd, io::Result<()>)) -> io::Result<i32> {
+    pub(crate) fn fork(&self, fds: Vec<Fd>, run: impl FnOnce(&Fd, Fd, io::Result<()>)) -> io::Result<i32> {
         let fds = four(fds)?;
         let keep: Vec<RawFd> = fds.iter().map(Fd::raw).chain(self.bond.descriptor()).collect();
         self.make(&keep, |ready| {
             let [calls, replies, stdout, stderr] = fds;
-            run(
-                &calls,
-                &replies,
-                ready.and_then(|()| self.connect(stdout, stderr)),
-            );
+            run(&calls, replies, ready.and_then(|()| self.connect(stdout, stderr)));
         })
     }
 
@@ -184,7 +180,7 @@ impl ForkServer {
     pub(crate) fn fork_spare(
         &self,
         warm_up: impl FnOnce(),
-        run: impl FnOnce(&Fd, &Fd, io::Result<()>),
+        run: impl FnOnce(&Fd, Fd, io::Result<()>),
     ) -> io::Result<Spare> {
         let (channel, far) = control_pair()?;
         let keep: Vec<RawFd> = [far.raw()].into_iter().chain(self.bond.descriptor()).collect();
@@ -194,11 +190,7 @@ impl ForkServer {
             if let Ok(Some(request)) = Control::new(far).receive()
                 && let Ok([calls, replies, stdout, stderr]) = four(request.fds)
             {
-                run(
-                    &calls,
-                    &replies,
-                    ready.and_then(|()| self.connect(stdout, stderr)),
-                );
+                run(&calls, replies, ready.and_then(|()| self.connect(stdout, stderr)));
             }
         })?;
         Ok(Spare { channel, pid })

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString, c_int};
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
@@ -123,7 +124,16 @@ pub(crate) fn become_worker(lifeline: Option<Fd>) -> io::Result<()> {
 /// Calls async-signal-safe functions only.
 pub(super) fn set_up_fork(plumbing: &Forked<'_>) -> io::Result<()> {
     default_handlers();
+    // What the original was asked is not meant for the copy.
+    IS_NOTED.store(false, Ordering::Relaxed);
+    IS_ASKED_TO_END.store(false, Ordering::Relaxed);
     nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    // What is the original's goes first: it may have left no room for another descriptor.
+    let (replies, lifeline) = (plumbing.replies.raw(), plumbing.lifeline.raw());
+    match plumbing.stderr {
+        SpawnStderr::Pipe(pipe) => fd::close_all_but(&[replies, lifeline, pipe.raw()]),
+        SpawnStderr::Inherit | SpawnStderr::Null => fd::close_all_but(&[replies, lifeline]),
+    }
     let null = fd::null()?;
     dup2(super::os::as_raw(&null), 0)?;
     match plumbing.stderr {
@@ -132,8 +142,7 @@ pub(super) fn set_up_fork(plumbing: &Forked<'_>) -> io::Result<()> {
         SpawnStderr::Null => dup2(super::os::as_raw(&null), 2)?,
     }
     drop(null);
-    let lifeline = plumbing.lifeline.raw();
-    fd::close_all_but(&[plumbing.replies.raw(), lifeline]);
+    fd::close_all_but(&[replies, lifeline]);
     super::os::die_with_writer(fd::inherit_own(lifeline))?;
     SigSet::empty().thread_set_mask()?;
     Ok(())
@@ -150,6 +159,35 @@ pub(super) fn set_up_served(keep: &[RawFd], handlers: &[c_int], bond: &os::Bond)
     SigSet::empty().thread_set_mask()?;
     Ok(())
 }
+
+/// From now on a request to end does not end this process, but is noted.
+pub(crate) fn note_the_end() {
+    extern "C" fn note(_: c_int) {
+        IS_ASKED_TO_END.store(true, Ordering::Relaxed);
+    }
+    if !IS_NOTED.swap(true, Ordering::Relaxed) {
+        let handler: extern "C" fn(c_int) = note;
+        USUAL.store(disposition(libc::SIGTERM), Ordering::Relaxed);
+        set_handler(libc::SIGTERM, handler as libc::sighandler_t);
+    }
+}
+
+/// Whether this process was asked to end since [`note_the_end`].
+pub(crate) fn is_asked_to_end() -> bool {
+    IS_ASKED_TO_END.load(Ordering::Relaxed)
+}
+
+/// From now on a request to end does what it did before [`note_the_end`].
+pub(crate) fn end_as_usual() {
+    if IS_NOTED.swap(false, Ordering::Relaxed) {
+        set_handler(libc::SIGTERM, USUAL.load(Ordering::Relaxed));
+    }
+}
+
+static IS_NOTED: AtomicBool = AtomicBool::new(false);
+static IS_ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+/// A handler, or one of the numbers that stand for one.
+static USUAL: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 /// Every handler of the program is reset; a pipe without reader is an error, not a signal, as in every Rust program.
 fn default_handlers() {

@@ -44,6 +44,14 @@ impl Fd {
         self.never()
     }
 
+    pub(crate) fn widen(&self) {
+        self.never()
+    }
+
+    pub(crate) fn unread(&self) -> usize {
+        self.never()
+    }
+
     pub(crate) fn write_all(&self, _: &[u8], _: &[u8]) -> io::Result<()> {
         self.never()
     }
@@ -108,7 +116,7 @@ pub(crate) struct Forked<'a> {
     pub(crate) stderr: SpawnStderr<'a>,
 }
 
-pub(crate) fn fork_worker(_: &Forked<'_>, _: impl FnOnce(&Fd, io::Result<()>)) -> io::Result<Child> {
+pub(crate) fn fork_worker(_: &Forked<'_>, _: impl FnOnce(Fd, io::Result<()>)) -> io::Result<Child> {
     Err(unsupported())
 }
 
@@ -222,14 +230,14 @@ impl ForkServer {
         match self.0 {}
     }
 
-    pub(crate) fn fork(&self, _: Vec<Fd>, _: impl FnOnce(&Fd, &Fd, io::Result<()>)) -> io::Result<i32> {
+    pub(crate) fn fork(&self, _: Vec<Fd>, _: impl FnOnce(&Fd, Fd, io::Result<()>)) -> io::Result<i32> {
         match self.0 {}
     }
 
     pub(crate) fn fork_spare(
         &self,
         _: impl FnOnce(),
-        _: impl FnOnce(&Fd, &Fd, io::Result<()>),
+        _: impl FnOnce(&Fd, Fd, io::Result<()>),
     ) -> io::Result<Spare> {
         match self.0 {}
     }

@@ -1,0 +1,702 @@
+//! `Pool::map`: items to calls, calls to chunks, chunks to results.
+//!
+//! Everything here happens in the thread that asks for results. A chunk is one task of the pool; its results come as
+//! messages, so that those which came before a crash are not lost. What is left of a chunk that died is sent again with
+//! its results sent one by one, until the item that kills is known.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::iter::Peekable;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use serde::de::DeserializeOwned;
+
+use crate::argument;
+use crate::call::Call;
+use crate::error::{Cause, Error, ErrorKind, Result};
+use crate::ids::Name;
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::ready::Ready;
+use crate::slot::{Outcome, Slot};
+use crate::supervisor::{self, Patience};
+use crate::sys::Entry;
+use crate::wire::{self, Answer, Chunk};
+use crate::work::Work;
+
+/// The results of [`Pool::map`]: an iterator, and a [`Stream`].
+///
+/// **Dropping it** cancels what it has sent to the pool. It is one of both: who iterates first and awaits later gets the
+/// rest.
+///
+/// # Panics
+///
+/// `next` panics if `items` or `call` do; the pool is none the worse for it.
+#[must_use = "nothing runs before the first result is asked for"]
+pub struct Map<T, I: Iterator, F> {
+    pool: Pool,
+    call: F,
+    items: Peekable<I>,
+    ordered: bool,
+    chunk_size: Option<usize>,
+    buffered: Option<usize>,
+    limit: Option<Duration>,
+    on_progress: Option<Box<dyn FnMut(usize) + Send>>,
+    state: State<T>,
+}
+
+struct State<T> {
+    ready: Arc<Ready>,
+    /// In the order of sending.
+    chunks: BTreeMap<u64, Sent>,
+    /// Results that are not asked for yet, by the number of their item.
+    results: BTreeMap<u64, Result<T>>,
+    /// Results in the order of arrival, where that is what is wanted.
+    unordered: VecDeque<Result<T>>,
+    /// Items that were taken from the input.
+    taken: u64,
+    /// Results that were given out.
+    given: u64,
+    arrived: usize,
+    chunks_sent: u64,
+    deadline: Option<Instant>,
+    is_timer_set: bool,
+    /// How long an item takes, measured in the workers, and how long its result is.
+    nanos_per_item: Option<f64>,
+    bytes_per_result: f64,
+    /// The input makes one wait.
+    is_input_slow: bool,
+    /// The options of the last call, as they were given and as they hold in the pool.
+    options: Option<(Options, Options)>,
+    /// The size of the chunks at present.
+    size: usize,
+    is_over: bool,
+}
+
+/// A chunk on its way.
+struct Sent {
+    slot: Arc<Slot>,
+    /// The number of its first item, and how many there are.
+    first: u64,
+    items: u32,
+    /// How many results have come.
+    arrived: u32,
+    /// Its arguments; a single call is not in a chunk, and cannot be divided.
+    bundle: Option<Bundle>,
+    is_careful: bool,
+}
+
+/// The arguments of many calls of one function.
+struct Bundle {
+    name: Name,
+    entry: &'static Entry<Answer>,
+    options: Options,
+    /// Each with its length before it.
+    arguments: Arc<Vec<u8>>,
+}
+
+impl<T, I: Iterator, F> Map<T, I, F> {
+    pub(super) fn new(pool: Pool, call: F, items: I) -> Self {
+        Map {
+            pool,
+            call,
+            items: items.peekable(),
+            ordered: true,
+            chunk_size: None,
+            buffered: None,
+            limit: None,
+            on_progress: None,
+            state: State {
+                ready: Arc::default(),
+                chunks: BTreeMap::new(),
+                results: BTreeMap::new(),
+                unordered: VecDeque::new(),
+                taken: 0,
+                given: 0,
+                arrived: 0,
+                chunks_sent: 0,
+                deadline: None,
+                is_timer_set: false,
+                nanos_per_item: None,
+                bytes_per_result: 0.0,
+                is_input_slow: false,
+                options: None,
+                size: 1,
+                is_over: false,
+            },
+        }
+    }
+
+    /// Gives results as they arrive, not in the order of the items.
+    pub fn unordered(mut self) -> Self {
+        self.ordered = false;
+        self
+    }
+
+    /// How many items travel to a worker at a time. Default: as many as make about 4 ms of work, and fewer towards the
+    /// end, as measured.
+    ///
+    /// Calls with a time limit, with retries or with a limiter travel alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for zero.
+    pub fn chunk_size(mut self, items: usize) -> Result<Self> {
+        if items == 0 {
+            return Err(Error::invalid(
+                "chunk_size",
+                0,
+                "give at least 1, or leave it out",
+            ));
+        }
+        self.chunk_size = Some(items);
+        Ok(self)
+    }
+
+    /// How many items may have been taken from the input whose results were not asked for: back-pressure for inputs that
+    /// are large, or have no end. Default: some chunks for each worker.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for zero.
+    pub fn buffered(mut self, items: usize) -> Result<Self> {
+        if items == 0 {
+            return Err(Error::invalid("buffered", 0, "give at least 1, or leave it out"));
+        }
+        self.buffered = Some(items);
+        Ok(self)
+    }
+
+    /// How long the whole may take, from the first result that is asked for. When that has passed, every item that was
+    /// taken and has no result becomes a [`TimedOut`](ErrorKind::TimedOut), and no more are taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for zero, and for a limit beyond the clock's range.
+    pub fn timeout(mut self, limit: Duration) -> Result<Self> {
+        Options::new().timeout(limit).check()?;
+        self.limit = Some(limit);
+        Ok(self)
+    }
+
+    /// Calls `callback` with the number of results that have arrived, in the thread that asks for results, whenever there
+    /// are more.
+    pub fn on_progress(mut self, callback: impl FnMut(usize) + Send + 'static) -> Self {
+        self.on_progress = Some(Box::new(callback));
+        self
+    }
+}
+
+impl<T, I, F> Map<T, I, F>
+where
+    T: DeserializeOwned,
+    I: Iterator,
+    F: FnMut(I::Item) -> Call<T>,
+{
+    /// A result that is there, or `None`.
+    fn give(&mut self) -> Option<Result<T>> {
+        let result = match self.ordered {
+            true => self.state.results.remove(&self.state.given),
+            false => self.state.unordered.pop_front(),
+        };
+        self.state.given += u64::from(result.is_some());
+        result
+    }
+
+    /// Whether there will be no more results.
+    fn is_done(&mut self) -> bool {
+        self.state.chunks.is_empty()
+            && self.state.given == self.state.taken
+            && (self.state.is_over || self.items.peek().is_none())
+    }
+
+    fn start_clock(&mut self) {
+        if let (None, Some(limit)) = (self.state.deadline, self.limit) {
+            self.state.deadline = Instant::now().checked_add(limit);
+        }
+    }
+
+    /// In a fork of the process that made the pool nothing will ever arrive, and no lock may be touched.
+    fn check_process(&mut self) -> Option<Option<Result<T>>> {
+        if self.pool.is_ours() {
+            return None;
+        }
+        let is_first = !std::mem::replace(&mut self.state.is_over, true);
+        std::mem::forget(std::mem::take(&mut self.state.chunks));
+        Some(is_first.then(|| Err(Error::new("", Cause::OtherProcess))))
+    }
+
+    /// Whether results come first: there are some, and the workers have enough to do or the input would keep us waiting.
+    fn gives_first(&self) -> bool {
+        let has_result = match self.ordered {
+            true => self
+                .state
+                .results
+                .first_key_value()
+                .is_some_and(|(item, _)| *item == self.state.given),
+            false => !self.state.unordered.is_empty(),
+        };
+        has_result && (self.state.is_input_slow || self.state.chunks.len() >= self.pool.max_workers())
+    }
+
+    // --- sending ---
+
+    /// Sends chunks for as long as the workers could run dry.
+    fn top_up(&mut self) {
+        let most_chunks = self.pool.max_workers().saturating_mul(2);
+        while !self.state.is_over && self.state.chunks.len() < most_chunks {
+            let size = self.next_size();
+            let room = self.room(size);
+            if room < size || self.items.peek().is_none() {
+                return;
+            }
+            let began = Instant::now();
+            self.send_next(size);
+            self.state.is_input_slow = began.elapsed() > SLOW_INPUT * u32::try_from(size).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// How many items may be taken. When nothing is ahead, that is a chunk at least.
+    fn room(&self, size: usize) -> usize {
+        let ahead = usize::try_from(self.state.taken - self.state.given).unwrap_or(usize::MAX);
+        let most = self.buffered.unwrap_or_else(|| {
+            let workers = self.pool.max_workers();
+            let by_count = workers.saturating_mul(CHUNKS_AHEAD).saturating_mul(size.max(FEW));
+            // Large results are not piled up.
+            let by_bytes = (MOST_BYTES_AHEAD / self.state.bytes_per_result.max(1.0)) as usize;
+            by_count.min(by_bytes).max(workers.saturating_mul(2)).max(size)
+        });
+        most.saturating_sub(ahead)
+    }
+
+    fn next_size(&mut self) -> usize {
+        if let Some(size) = self.chunk_size {
+            return size.min(self.buffered.unwrap_or(size));
+        }
+        let workers = self.pool.max_workers();
+        let mut size = match self.state.nanos_per_item {
+            Some(nanos) => ((GOOD_CHUNK.as_nanos() as f64 / nanos.max(1.0)) as usize).clamp(1, MOST_ITEMS),
+            None => 1,
+        };
+        // A few that took no time do not say what the next will take.
+        size = size.min(self.state.size.saturating_mul(GROWTH));
+        if let (_, Some(left)) = self.items.size_hint() {
+            size = size.min(left.div_ceil(workers.saturating_mul(2)));
+        }
+        if let Some(buffered) = self.buffered {
+            size = size.min(buffered / workers.saturating_mul(4));
+        }
+        size.max(1)
+    }
+
+    fn send_next(&mut self, size: usize) {
+        let first = self.state.taken;
+        let mut bundle: Option<Bundle> = None;
+        let mut arguments = Vec::new();
+        let mut items = 0;
+        while (items as usize) < size && arguments.len() < MOST_BYTES {
+            let next = catch_unwind(AssertUnwindSafe(|| self.items.next().map(&mut self.call)));
+            let call = match next {
+                Ok(Some(call)) => call,
+                Ok(None) => break,
+                // What was taken before is sent: whoever goes on after the panic misses nothing but its item.
+                Err(panic) => {
+                    self.send_bundle(first, items, bundle, arguments);
+                    resume_unwind(panic);
+                }
+            };
+            let options = self.state.options_in(&self.pool, call.options());
+            let (entry, many) = call.entries();
+            let is_alone = options.timeout.is_some() || options.is_retried() || options.limit.is_some();
+            let payload = match call.payload() {
+                Ok(payload) => payload,
+                Err(cause) => {
+                    self.send_bundle(first, items, bundle.take(), std::mem::take(&mut arguments));
+                    self.state.taken += 1;
+                    let error = Error::new(call.name(), cause);
+                    return self.arrive(first + u64::from(items), Err(error));
+                }
+            };
+            let fits = bundle
+                .as_ref()
+                .is_some_and(|bundle| std::ptr::eq(bundle.entry, many) && bundle.options == options);
+            if is_alone || self.chunk_size == Some(1) || items > 0 && !fits {
+                self.send_bundle(first, items, bundle.take(), std::mem::take(&mut arguments));
+                let work = Work {
+                    entry,
+                    payload: Arc::clone(payload),
+                };
+                let (name, options) = (call.task_name(), options.clone());
+                return self.send(first + u64::from(items), 1, name, options, work, None, false);
+            }
+            wire::push_piece(&[payload], &mut arguments);
+            items += 1;
+            if bundle.is_none() {
+                bundle = Some(Bundle {
+                    name: call.task_name(),
+                    entry: many,
+                    options: options.clone(),
+                    arguments: Arc::default(),
+                });
+            }
+        }
+        self.state.size = size;
+        self.send_bundle(first, items, bundle, arguments);
+    }
+
+    fn send_bundle(&mut self, first: u64, items: u32, bundle: Option<Bundle>, arguments: Vec<u8>) {
+        if let Some(bundle) = bundle {
+            let bundle = Bundle {
+                arguments: Arc::new(arguments),
+                ..bundle
+            };
+            self.send_chunk(first, items, bundle, 0, false);
+        }
+    }
+
+    /// Sends the calls of a bundle but for the first `skipped`.
+    fn send_chunk(&mut self, first: u64, items: u32, bundle: Bundle, skipped: u32, is_careful: bool) {
+        let mut rest: &[u8] = &bundle.arguments;
+        for _ in 0..skipped {
+            // Made here, a moment ago: every piece is whole.
+            let _ = wire::next_piece(&mut rest);
+        }
+        let chunk = Chunk {
+            items: items - skipped,
+            is_careful,
+        };
+        let mut payload = wire::encode(&chunk).unwrap_or_default();
+        payload.reserve_exact(rest.len());
+        payload.extend_from_slice(rest);
+        let work = Work {
+            entry: bundle.entry,
+            payload: Arc::new(payload),
+        };
+        let (name, options) = (bundle.name, bundle.options.clone());
+        let bundle = Bundle {
+            arguments: match skipped {
+                0 => bundle.arguments,
+                _ => Arc::new(rest.to_vec()),
+            },
+            ..bundle
+        };
+        let first = first + u64::from(skipped);
+        self.send(first, chunk.items, name, options, work, Some(bundle), is_careful);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the chunk")]
+    fn send(
+        &mut self,
+        first: u64,
+        items: u32,
+        name: Name,
+        options: Options,
+        work: Work,
+        bundle: Option<Bundle>,
+        is_careful: bool,
+    ) {
+        self.state.taken = self.state.taken.max(first + u64::from(items));
+        let slot = supervisor::slot(name);
+        let key = self.state.chunks_sent;
+        self.state.chunks_sent += 1;
+        // How much may come is bounded by `room`.
+        slot.read_messages(false);
+        slot.watch_messages(&self.state.ready, key);
+        let entered = options
+            .check()
+            .and_then(|()| self.pool.enter(&slot, options, work, Patience::Unbounded));
+        match entered {
+            Ok(()) => {
+                let sent = Sent {
+                    slot,
+                    first,
+                    items,
+                    arrived: 0,
+                    bundle,
+                    is_careful,
+                };
+                self.state.chunks.insert(key, sent);
+            }
+            Err(error) => {
+                // The next would be refused likewise.
+                self.state.is_over = true;
+                let error = error.with_task(name.to_string());
+                for item in first..first + u64::from(items) {
+                    self.arrive(item, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    // --- receiving ---
+
+    fn arrive(&mut self, item: u64, result: Result<T>) {
+        match self.ordered {
+            true => _ = self.state.results.insert(item, result),
+            false => self.state.unordered.push_back(result),
+        }
+        self.state.arrived += 1;
+    }
+
+    /// Something came of a chunk.
+    fn hear(&mut self, key: u64) {
+        let Some(mut sent) = self.state.chunks.remove(&key) else {
+            return;
+        };
+        let before = self.state.arrived;
+        // The end first: what was sent before it is there then.
+        let outcome = sent.slot.outcome();
+        while let Some(letter) = sent.slot.take_letter() {
+            if sent.bundle.is_some() {
+                self.unpack(&mut sent, &letter);
+            }
+        }
+        match outcome {
+            None => _ = self.state.chunks.insert(key, sent),
+            Some(outcome) => self.end(sent, outcome),
+        }
+        if self.state.arrived > before
+            && let Some(callback) = &mut self.on_progress
+        {
+            callback(self.state.arrived);
+        }
+    }
+
+    /// Results of a chunk. What is wrong with them is found out at its end.
+    fn unpack(&mut self, sent: &mut Sent, mut bytes: &[u8]) {
+        let Ok(batch) = wire::batch(&mut bytes) else {
+            return;
+        };
+        if batch.items > 0 {
+            let nanos = batch.nanos as f64 / f64::from(batch.items);
+            // Old chunks count for less and less.
+            let average = self.state.nanos_per_item.map_or(nanos, |old| (old + nanos) / 2.0);
+            self.state.nanos_per_item = Some(average);
+            let bytes_per_result = bytes.len() as f64 / f64::from(batch.items);
+            self.state.bytes_per_result = self.state.bytes_per_result.max(bytes_per_result);
+        }
+        for _ in 0..batch.items.min(sent.items - sent.arrived) {
+            let Ok(result) = wire::next_result(&mut bytes) else {
+                return;
+            };
+            let result = match result {
+                Ok(value) => argument::decode_value(value).map_err(|reason| {
+                    let type_name = wire::type_name_of::<T>();
+                    self.error(sent, Cause::ResultNotDecodable { type_name, reason })
+                }),
+                Err(reply) => Err(self.error(sent, Cause::of(reply))),
+            };
+            self.arrive(sent.first + u64::from(sent.arrived), result);
+            sent.arrived += 1;
+        }
+    }
+
+    fn error(&self, sent: &Sent, cause: Cause) -> Error {
+        Error::new(sent.slot.name.to_string(), cause)
+            .with_worker(sent.slot.pid(), Vec::new())
+            .with_attempt(sent.slot.attempt())
+    }
+
+    fn end(&mut self, mut sent: Sent, outcome: Outcome) {
+        let Some(bundle) = sent.bundle.take() else {
+            let result = outcome.decode(&sent.slot);
+            return self.arrive(sent.first, result);
+        };
+        match outcome {
+            Outcome::Returned { payload, .. } => {
+                self.unpack(&mut sent, &payload);
+                let what = "results went missing".to_owned();
+                for item in sent.arrived..sent.items {
+                    let error = self.error(&sent, Cause::Protocol { what: what.clone() });
+                    self.arrive(sent.first + u64::from(item), Err(error));
+                }
+            }
+            Outcome::Failed(error) if sent.arrived == sent.items => drop(error),
+            Outcome::Failed(error) if is_death(error.kind()) => {
+                let mut skipped = sent.arrived;
+                let is_known = sent.is_careful || skipped + 1 == sent.items;
+                if is_known {
+                    self.arrive(sent.first + u64::from(skipped), Err(error));
+                    skipped += 1;
+                }
+                if skipped < sent.items {
+                    self.send_chunk(sent.first, sent.items, bundle, skipped, !is_known);
+                }
+            }
+            Outcome::Failed(error) => {
+                for item in sent.arrived..sent.items {
+                    self.arrive(sent.first + u64::from(item), Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// The time is over: whatever has no result gets this.
+    fn give_up(&mut self) {
+        self.state.is_over = true;
+        let limit = self.limit.unwrap_or_default();
+        for sent in std::mem::take(&mut self.state.chunks).into_values().rev() {
+            sent.slot.cancel();
+            for item in sent.arrived..sent.items {
+                let error = Error::new(sent.slot.name.to_string(), Cause::TimedOut { limit });
+                self.arrive(sent.first + u64::from(item), Err(error));
+            }
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.state
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+impl<T, I, F> Iterator for Map<T, I, F>
+where
+    T: DeserializeOwned,
+    I: Iterator,
+    F: FnMut(I::Item) -> Call<T>,
+{
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        self.start_clock();
+        loop {
+            if let Some(ended) = self.check_process() {
+                return ended;
+            }
+            while let Some(key) = self.state.ready.try_next() {
+                self.hear(key);
+            }
+            if self.is_late() {
+                self.give_up();
+            }
+            if !self.gives_first() {
+                self.top_up();
+            }
+            if let Some(result) = self.give() {
+                return Some(result);
+            }
+            if self.is_done() {
+                return None;
+            }
+            // Between two looks a chunk may have been refused, whose results are there now.
+            if self.state.chunks.is_empty() {
+                continue;
+            }
+            match self.state.ready.next(self.state.deadline, || false) {
+                Some(key) => self.hear(key),
+                None => self.give_up(),
+            }
+        }
+    }
+}
+
+impl<T, I, F> Stream for Map<T, I, F>
+where
+    T: DeserializeOwned + Unpin,
+    I: Iterator + Unpin,
+    I::Item: Unpin,
+    F: FnMut(I::Item) -> Call<T> + Unpin,
+{
+    type Item = Result<T>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let this = self.get_mut();
+        this.start_clock();
+        if let Some(deadline) = this.state.deadline
+            && !std::mem::replace(&mut this.state.is_timer_set, true)
+        {
+            let ready = Arc::clone(&this.state.ready);
+            // Without a supervisor nothing else comes either, and every chunk says so.
+            let _ = supervisor::later(deadline, Box::new(move || ready.wake_all()));
+        }
+        loop {
+            if let Some(ended) = this.check_process() {
+                return Poll::Ready(ended);
+            }
+            this.state.ready.set_waker(context.waker());
+            while let Some(key) = this.state.ready.try_next() {
+                this.hear(key);
+            }
+            if this.is_late() {
+                this.give_up();
+            }
+            if !this.gives_first() {
+                this.top_up();
+            }
+            if let Some(result) = this.give() {
+                return Poll::Ready(Some(result));
+            }
+            if this.is_done() {
+                return Poll::Ready(None);
+            }
+            if !this.state.chunks.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// What holds for a call in the pool. Calls mostly have the same options as the one before.
+    fn options_in(&mut self, pool: &Pool, given: &Options) -> Options {
+        match &self.options {
+            Some((last, options)) if last == given => options.clone(),
+            _ => {
+                let options = pool.options_for(given);
+                self.options = Some((given.clone(), options.clone()));
+                options
+            }
+        }
+    }
+}
+
+impl<T, I: Iterator, F> Drop for Map<T, I, F> {
+    fn drop(&mut self) {
+        // The last first: no worker that becomes free by it takes another.
+        for sent in self.state.chunks.values().rev() {
+            sent.slot.cancel();
+        }
+    }
+}
+
+impl<T, I: Iterator, F> fmt::Debug for Map<T, I, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("taken", &self.state.taken)
+            .field("given", &self.state.given)
+            .field("chunks_under_way", &self.state.chunks.len())
+            .finish()
+    }
+}
+
+/// Whether the worker went down, with what it was at.
+fn is_death(kind: ErrorKind) -> bool {
+    use ErrorKind::{Exited, Lost, Protocol, ResultTooLarge, Signaled};
+    matches!(kind, Exited | Lost | Protocol | ResultTooLarge | Signaled)
+}
+
+/// Work for so long is worth its way to a worker and back many times over, and short enough to share out evenly.
+const GOOD_CHUNK: Duration = Duration::from_millis(4);
+
+/// A chunk is at most so many times as large as the one before.
+const GROWTH: usize = 8;
+
+/// An input that takes longer for an item keeps results waiting that are there.
+const SLOW_INPUT: Duration = Duration::from_micros(200);
+
+/// Results that nobody has asked for take no more than about so much memory.
+const MOST_BYTES_AHEAD: f64 = (64 << 20) as f64;
+
+const MOST_ITEMS: usize = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
+
+/// How far ahead of the results items are taken, in chunks for each worker, and what counts as a small chunk there.
+const CHUNKS_AHEAD: usize = 8;
+const FEW: usize = 16;

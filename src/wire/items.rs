@@ -1,0 +1,100 @@
+//! Many items in one payload: arguments on their way to a worker, results on their way back.
+//!
+//! ```text
+//! arguments: Chunk, then each: length | bytes
+//! results:   items u32 | nanoseconds u64 (little endian), then each: length | 0 | value, or length | 1 | Reply
+//! length:    one byte below 255, or 255 and a u64 (little endian)
+//! ```
+
+use crate::wire::codec;
+use crate::wire::message::Reply;
+
+/// How many results follow, and how long they took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) items: u32,
+    pub(crate) nanos: u64,
+}
+
+/// Appends a piece with its length before it.
+pub(crate) fn push_piece(pieces: &[&[u8]], output: &mut Vec<u8>) {
+    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+    match u8::try_from(len) {
+        Ok(short) if short < LONG => output.push(short),
+        _ => {
+            output.push(LONG);
+            output.extend_from_slice(&(len as u64).to_le_bytes());
+        }
+    }
+    for piece in pieces {
+        output.extend_from_slice(piece);
+    }
+}
+
+/// Takes the next piece from the front of `input`.
+pub(crate) fn next_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let cut = || "the last item is cut off".to_owned();
+    let (&first, rest) = input.split_first().ok_or_else(cut)?;
+    let (len, rest) = if first == LONG {
+        let (len, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        (
+            usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?,
+            rest,
+        )
+    } else {
+        (usize::from(first), rest)
+    };
+    let (piece, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
+    *input = rest;
+    Ok(piece)
+}
+
+/// Appends a result: the encoded value, or what there is instead.
+pub(crate) fn push_result(reply: &Reply, value: &[u8], output: &mut Vec<u8>) {
+    match reply {
+        Reply::Returned { .. } => push_piece(&[&[0], value], output),
+        failure => {
+            // What cannot be told is told without its details.
+            let failure = codec::encode(failure).unwrap_or_default();
+            push_piece(&[&[1], &failure], output);
+        }
+    }
+}
+
+/// Takes the next result: an encoded value, or why there is none.
+pub(crate) fn next_result<'a>(input: &mut &'a [u8]) -> Result<Result<&'a [u8], Reply>, String> {
+    let piece = next_piece(input)?;
+    match piece.split_first() {
+        Some((0, value)) => Ok(Ok(value)),
+        Some((1, failure)) => Ok(Err(codec::decode(failure)?)),
+        _ => Err("a result of an unknown kind".into()),
+    }
+}
+
+/// Room for the head of a batch of results.
+pub(crate) fn begin_batch() -> Vec<u8> {
+    vec![0; BATCH_HEAD]
+}
+
+/// Fills in the head of what began with [`begin_batch`].
+pub(crate) fn end_batch(batch: Batch, bytes: &mut [u8]) {
+    let (items, nanos) = (batch.items.to_le_bytes(), batch.nanos.to_le_bytes());
+    for (to, from) in bytes.iter_mut().zip(items.into_iter().chain(nanos)) {
+        *to = from;
+    }
+}
+
+/// Takes the head of a batch from the front of `input`.
+pub(crate) fn batch(input: &mut &[u8]) -> Result<Batch, String> {
+    let cut = || "the head of a batch is cut off".to_owned();
+    let (items, rest) = input.split_first_chunk::<4>().ok_or_else(cut)?;
+    let (nanos, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+    *input = rest;
+    Ok(Batch {
+        items: u32::from_le_bytes(*items),
+        nanos: u64::from_le_bytes(*nanos),
+    })
+}
+
+const LONG: u8 = 255;
+const BATCH_HEAD: usize = 12;
