@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use inparallel::{ErrorKind, InFlight, Options, StartMethod, Stderr, TaskFuture, TaskId, Until, task};
+use inparallel::{ErrorKind, InFlight, Options, Pool, StartMethod, Stderr, TaskFuture, TaskId, Until, task};
 use serde::{Deserialize, Serialize};
 use serial_test::{parallel, serial};
 
@@ -764,6 +764,33 @@ fn panic_in_a_callback_harms_nothing() {
             2,
             "{method}"
         );
+    }
+}
+
+#[test]
+#[serial]
+fn all_is_quiet_when_the_callbacks_have_run_too() {
+    let _watchdog = Watchdog::new();
+    let pool = Pool::builder().workers(1).build().unwrap();
+    for is_pooled in [false, true] {
+        let gate = Gate::new();
+        let call = gated::later(gate.port(), 7);
+        let future = match is_pooled {
+            true => pool.submit(call).unwrap(),
+            false => call.start(),
+        };
+        let (go_on, told) = mpsc::channel();
+        let (tx, has_run) = mpsc::channel();
+        future.on_done(move |_| {
+            told.recv().unwrap();
+            tx.send(()).unwrap();
+        });
+        gate.arrival().let_go();
+        assert_eq!(future.wait().unwrap(), 7);
+        assert!(!inparallel::wait_idle(Duration::from_millis(10)), "it waits");
+        go_on.send(()).unwrap();
+        assert!(inparallel::wait_idle(LONG));
+        assert_eq!(has_run.try_recv(), Ok(()), "{is_pooled}");
     }
 }
 

@@ -55,6 +55,8 @@ macro_rules! trials {
 pub(crate) const ISOLATED: &[StartMethod] = &[StartMethod::Fork, StartMethod::ForkServer, StartMethod::Spawn];
 /// A process for each task, and arguments that are serialized.
 pub(crate) const REMOTE: &[StartMethod] = &[StartMethod::ForkServer, StartMethod::Spawn];
+/// What a pool's workers can be.
+pub(crate) const POOLS: &[StartMethod] = &[StartMethod::ForkServer, StartMethod::Spawn, StartMethod::Thread];
 pub(crate) const FORK: &[StartMethod] = &[StartMethod::Fork];
 pub(crate) const FORK_SERVER: &[StartMethod] = &[StartMethod::ForkServer];
 pub(crate) const SPAWN: &[StartMethod] = &[StartMethod::Spawn];

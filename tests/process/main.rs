@@ -24,10 +24,14 @@ mod os;
 #[cfg(target_os = "linux")]
 mod place;
 #[cfg(target_os = "linux")]
+mod pools;
+#[cfg(target_os = "linux")]
 mod tasks;
 
 #[cfg(target_os = "linux")]
 mod callbacks;
+#[cfg(target_os = "linux")]
+mod calls;
 #[cfg(target_os = "linux")]
 mod crashes;
 #[cfg(target_os = "linux")]
@@ -47,9 +51,25 @@ mod parent;
 #[cfg(target_os = "linux")]
 mod payloads;
 #[cfg(target_os = "linux")]
+mod pool_ends;
+#[cfg(target_os = "linux")]
+mod pool_limits;
+#[cfg(target_os = "linux")]
+mod pool_map;
+#[cfg(target_os = "linux")]
+mod pool_queue;
+#[cfg(target_os = "linux")]
+mod pool_random;
+#[cfg(target_os = "linux")]
+mod pool_tasks;
+#[cfg(target_os = "linux")]
+mod pool_workers;
+#[cfg(target_os = "linux")]
 mod preload;
 #[cfg(target_os = "linux")]
 mod reaping;
+#[cfg(target_os = "linux")]
+mod task_context;
 #[cfg(target_os = "linux")]
 mod threads;
 #[cfg(target_os = "linux")]
@@ -78,8 +98,17 @@ fn main() -> std::process::ExitCode {
             preload::TRIALS,
             limits::TRIALS,
             mistrust::TRIALS,
+            pool_map::TRIALS,
+            pool_tasks::TRIALS,
+            pool_workers::TRIALS,
+            pool_queue::TRIALS,
+            pool_ends::TRIALS,
+            pool_limits::TRIALS,
+            pool_random::TRIALS,
+            task_context::TRIALS,
+            calls::TRIALS,
         ],
-        &[output::ROLES, parent::ROLES, limits::ROLES],
+        &[output::ROLES, parent::ROLES, limits::ROLES, pool_ends::ROLES],
     );
     #[cfg(not(target_os = "linux"))]
     {

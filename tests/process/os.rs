@@ -102,12 +102,17 @@ pub(crate) fn state(pid: u32) -> Option<char> {
 
 /// The highest memory use of this process so far, in KiB.
 pub(crate) fn peak_memory() -> u64 {
+    of_status("VmHWM:").trim_end_matches(" kB").parse().unwrap()
+}
+
+pub(crate) fn thread_count() -> usize {
+    of_status("Threads:").parse().unwrap()
+}
+
+fn of_status(field: &str) -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    value.trim().to_owned()
 }
 
 pub(crate) fn send(pid: u32, number: i32) {

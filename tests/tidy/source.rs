@@ -18,7 +18,7 @@ pub(crate) struct CodePath {
 
 impl File {
     pub(crate) fn is_test(&self) -> bool {
-        self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
+        self.name.ends_with("/tests.rs") || self.name.ends_with("_tests.rs") || self.name.contains("/tests/")
     }
 
     /// Where the file stands among the modules of its crate: `["supervisor", "state"]`.
@@ -272,8 +272,10 @@ pub(crate) fn files(folders: &[&str], extensions: &'static [&str]) -> impl Itera
             if path.is_dir() {
                 let is_ours = name == ".ci" || !(name == "target" || name.starts_with('.'));
                 pending.extend(is_ours.then_some(path));
-            } else if extensions.contains(&path.extension().and_then(|end| end.to_str()).unwrap_or_default())
+            } else if name != ".git"
+                && extensions.contains(&path.extension().and_then(|end| end.to_str()).unwrap_or_default())
             {
+                // In a second working tree of git, `.git` is a file that says where the first is.
                 found.push(path);
             }
         }

@@ -18,6 +18,24 @@ fn wrong_form() {}
 #[task(name = "")]
 fn empty_name() {}
 
+#[task(pool = " ")]
+fn empty_pool_name() {}
+
+#[task(pool = 4)]
+fn pool_with_a_number() {}
+
+#[task(daemon = "name")]
+fn daemon_with_a_name() {}
+
+#[task(discard = false)]
+fn discard_with_a_value() {}
+
+#[task(callback)]
+fn callback_without_a_path() {}
+
+#[task(callback = |result| drop(result))]
+fn callback_of_a_closure() {}
+
 #[task(crate = "not a path")]
 fn wrong_path() {}
 
