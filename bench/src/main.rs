@@ -7,6 +7,7 @@
 
 mod fresh;
 mod idle;
+mod pools;
 mod raw;
 mod report;
 
@@ -24,7 +25,7 @@ struct Group {
     run: fn(&Plan) -> Rows,
 }
 
-const GROUPS: [Group; 2] = [
+const GROUPS: [Group; 3] = [
     Group {
         name: "fresh",
         names: fresh::names,
@@ -34,6 +35,11 @@ const GROUPS: [Group; 2] = [
         name: "idle",
         names: idle::names,
         run: idle::run,
+    },
+    Group {
+        name: "pool",
+        names: pools::names,
+        run: pools::run,
     },
 ];
 
