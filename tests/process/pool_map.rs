@@ -427,7 +427,7 @@ fn maps_share_a_pool(method: StartMethod) {
 fn risk(place: Place, x: u32, killers: Vec<u32>) -> u32 {
     if killers.contains(&x) {
         place.say(&x.to_string());
-        Death::Signal(libc::SIGSEGV).happen();
+        Death::Fault.happen();
     }
     x
 }

@@ -119,8 +119,8 @@ fn behave(context: &inparallel::TaskContext, place: Place, number: u32, manner: 
     match manner {
         Manner::Slow => place.wait_for_go(),
         Manner::Panic => panic!("as it was told"),
-        Manner::Crash => os::raise(libc::SIGSEGV),
-        Manner::CrashOnce if context.attempt() == 1 => os::raise(libc::SIGSEGV),
+        Manner::Crash => os::fault(),
+        Manner::CrashOnce if context.attempt() == 1 => os::fault(),
         Manner::Quick | Manner::CrashOnce => {}
     }
     number
