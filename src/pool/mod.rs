@@ -96,8 +96,8 @@ impl<T> std::error::Error for Rejected<T> {
     }
 }
 
-impl<T> From<Rejected<T>> for Error {
-    fn from(rejected: Rejected<T>) -> Error {
+impl<T> From<Box<Rejected<T>>> for Error {
+    fn from(rejected: Box<Rejected<T>>) -> Error {
         rejected.error
     }
 }
@@ -271,8 +271,7 @@ impl Pool {
     /// that; [`ArgumentNotEncodable`](crate::ErrorKind::ArgumentNotEncodable) and [`Invalid`](crate::ErrorKind::Invalid)
     /// for the call; [`OtherProcess`](crate::ErrorKind::OtherProcess) in a fork of the process that made the pool.
     pub fn submit<T>(&self, call: Call<T>) -> Result<TaskFuture<T>> {
-        let submitted = self.submit_with(call, Patience::Endless);
-        submitted.map_err(|rejected| rejected.error)
+        Ok(self.submit_with(call, Patience::Endless)?)
     }
 
     /// Queues a call if there is room for it now.
