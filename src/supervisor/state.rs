@@ -142,6 +142,14 @@ impl Worker {
         matches!(self.kind, Kind::Thread | Kind::PooledThread)
     }
 
+    /// When it is killed if it has not left; `None`: it stays for what its task detached.
+    fn leaves_by(&self, now: Instant) -> Option<Instant> {
+        match self.lingers {
+            true => None,
+            false => now.checked_add(TO_LEAVE),
+        }
+    }
+
     fn is_pooled(&self) -> bool {
         matches!(self.kind, Kind::Pooled | Kind::PooledThread)
     }
@@ -291,11 +299,7 @@ impl State {
                     return self.release(id, actions);
                 }
                 worker.phase = Phase::Leaving;
-                let until = if worker.lingers {
-                    None
-                } else {
-                    now.checked_add(TO_LEAVE)
-                };
+                let until = worker.leaves_by(now);
                 self.arm(id, until);
             }
             (_, Event::Dismissed) => {}
@@ -319,11 +323,7 @@ impl State {
             (Phase::Idle, Event::Cancelled) => {}
             (Phase::Launching | Phase::Running, Event::Replied) => {
                 worker.phase = Phase::Leaving;
-                let until = if worker.lingers {
-                    None
-                } else {
-                    now.checked_add(TO_LEAVE)
-                };
+                let until = worker.leaves_by(now);
                 self.arm(id, until);
                 actions.push(Action::Finish(id, Why::Answered));
             }
