@@ -244,7 +244,7 @@ impl Slot {
     }
 
     /// Tells who has the task that it is cancelled.
-    pub(crate) fn withdraw(self: &Arc<Self>, place: &Place) {
+    fn withdraw(self: &Arc<Self>, place: &Place) {
         match place {
             Place::Starting => {}
             Place::Nobody => self.fail(Cause::Cancelled),
@@ -264,7 +264,7 @@ impl Slot {
     /// An attempt ended: the task is tried again, or ends so. The first ending counts; later ones are thrown away.
     pub(crate) fn end(self: &Arc<Self>, outcome: Outcome) {
         let mut inner = lock(&self.inner);
-        if inner.outcome.is_some() || inner.is_ending {
+        if inner.is_ending {
             return;
         }
         if !inner.cancelled

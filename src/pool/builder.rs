@@ -149,7 +149,8 @@ impl PoolBuilder {
         self
     }
 
-    /// How many tasks may wait for a worker; [`Pool::submit`] waits while there are so many. Default: no limit.
+    /// How many tasks may wait, for a worker, a permit or another attempt; [`Pool::submit`] waits while there are so many.
+    /// Default: no limit.
     pub fn queue(mut self, most: usize) -> Self {
         self.queue = Some(most);
         self
