@@ -8,7 +8,9 @@
 //! - `process`: making, signalling and reaping processes.
 //! - `server`: the datagram channel to the fork server and what the server itself needs.
 //! - `worker`: what a fresh worker process does to itself.
+//! - `memory`: memory that other processes can open.
 //! - `image`: this program's identity, and entries that can be named across processes.
+//! - `board`: memory that is shared with a worker, and sleeping on it; `no_board` where there is none.
 //!
 //! `portable` is the same everywhere.
 
@@ -25,5 +27,11 @@ pub(crate) use windows::*;
 #[cfg(not(any(unix, windows)))]
 compile_error!("inparallel supports Unix, and type-checks on Windows");
 
+mod board;
+#[cfg(any(not(target_os = "linux"), inparallel_no_linux))]
+mod no_board;
 mod portable;
+pub(crate) use board::*;
+#[cfg(any(not(target_os = "linux"), inparallel_no_linux))]
+pub(crate) use no_board::*;
 pub(crate) use portable::*;

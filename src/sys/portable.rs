@@ -42,6 +42,18 @@ pub(crate) enum Interest {
     Writable,
 }
 
+/// Where a process has memory that another may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) pid: u32,
+    /// The descriptor there.
+    pub(crate) number: i32,
+    /// Which file it must be.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) len: u64,
+}
+
 /// A place for one value that lives as long as the process, and that a fork can empty without a lock.
 pub(crate) struct Global<T>(AtomicPtr<T>);
 
@@ -82,8 +94,17 @@ impl<T: Sync> Global<T> {
 #[repr(C)]
 pub(crate) struct Entry<A: 'static> {
     magic: [u64; 2],
+    /// The number alone stands wherever it is compared with; before this address it stands nowhere else.
+    anchor: &'static u64,
     type_name: fn() -> &'static str,
     pub(crate) run: fn(&[u8]) -> A,
+}
+
+/// What every [`Entry`] begins with.
+#[repr(C)]
+struct Mark {
+    magic: [u64; 2],
+    anchor: usize,
 }
 
 /// A function that captures nothing, as an [`Entry`].
@@ -97,6 +118,7 @@ struct EntryOf<A, F>(PhantomData<(A, F)>);
 impl<A: 'static, F: Runnable<A> + Copy> EntryOf<A, F> {
     const ENTRY: &'static Entry<A> = &Entry {
         magic: ENTRY_MAGIC,
+        anchor: &ANCHOR,
         type_name: std::any::type_name::<F>,
         run: run_conjured::<A, F>,
     };
@@ -168,15 +190,15 @@ impl SameImage {
             ));
         }
         let entry = std::ptr::with_exposed_provenance::<Entry<A>>(address);
-        // The magic is the first field: `repr(C)`.
-        let magic = entry.cast::<[u64; 2]>();
+        // An entry begins with this: both are `repr(C)`.
+        let mark = entry.cast::<Mark>();
         // SAFETY: the address is aligned and inside of the loaded image, which stays mapped and readable. Any bytes are
         // valid numbers.
-        let magic = unsafe { magic.read_volatile() };
-        if magic != ENTRY_MAGIC {
+        let mark = unsafe { mark.read_volatile() };
+        if mark.magic != ENTRY_MAGIC || mark.anchor != anchor_address() {
             return Err(format!("there is no task at distance {distance}"));
         }
-        // SAFETY: the magic says that an `Entry` stands here, and `self` proves that the image is the same, so that the
+        // SAFETY: the mark says that an `Entry` stands here, and `self` proves that the image is the same, so that the
         // caller's `A` is the one it was made with. Entries are constants: never changed, never unmapped.
         let entry = unsafe { &*entry };
         let found = (entry.type_name)();
@@ -212,6 +234,13 @@ pub(crate) fn as_same_slice<T, U: 'static>(slice: &[T]) -> Option<&[U]> {
     is_same::<T, U>().then(|| unsafe { std::slice::from_raw_parts(pointer, slice.len()) })
 }
 
+/// A slice as what it is, if the items that are wanted are its own.
+pub(crate) fn slice_known_as<T, U: 'static>(slice: &[U]) -> Option<&[T]> {
+    let pointer = slice.as_ptr().cast::<T>();
+    // SAFETY: as above; pointer and length are those of a slice.
+    is_same::<T, U>().then(|| unsafe { std::slice::from_raw_parts(pointer, slice.len()) })
+}
+
 /// A value as what it is, if the type that is wanted is its own.
 pub(crate) fn into_same<T, U: 'static>(value: U) -> Option<T> {
     if !is_same::<T, U>() {
@@ -221,6 +250,17 @@ pub(crate) fn into_same<T, U: 'static>(value: U) -> Option<T> {
     let pointer = std::ptr::from_ref(&*value).cast::<T>();
     // SAFETY: as above; the original is never dropped or used again.
     Some(unsafe { pointer.read() })
+}
+
+/// A value as what it is, if its type is `U`.
+pub(crate) fn known_as<T, U: 'static>(value: T) -> Result<U, T> {
+    if !is_same::<T, U>() {
+        return Err(value);
+    }
+    let value = std::mem::ManuallyDrop::new(value);
+    let pointer = std::ptr::from_ref(&*value).cast::<U>();
+    // SAFETY: as above; the original is never dropped or used again.
+    Ok(unsafe { pointer.read() })
 }
 
 /// Whether two types are the same but for lifetimes, which `U` has none of.

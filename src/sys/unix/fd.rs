@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
@@ -58,6 +59,35 @@ impl Fd {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::NothingYet),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads once to the end of `bytes`, into the room that it has, at most `most`. There must be some.
+    pub(crate) fn read_more(&self, bytes: &mut Vec<u8>, most: usize) -> io::Result<Incoming> {
+        let room = bytes.spare_capacity_mut();
+        let len = most.min(room.len());
+        let start = room.as_mut_ptr().cast::<libc::c_void>();
+        let got = retry(|| {
+            // SAFETY: `start` is the beginning of room for `len` bytes, which nobody else sees.
+            nix::errno::Errno::result(unsafe { libc::read(self.raw(), start, len) })
+        });
+        match got {
+            Ok(0) => Ok(Incoming::End),
+            Ok(count) => {
+                let count = usize::try_from(count).unwrap_or(0).min(len);
+                let len = bytes.len() + count;
+                // SAFETY: the kernel has just written the `count` bytes behind the old length.
+                unsafe { bytes.set_len(len) };
+                Ok(Incoming::Bytes(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::NothingYet),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins to write `bytes` to the end, for a pipe that blocks, without copying them; how many went, the caller writes
+    /// the rest. When that is written, nobody looks at `bytes` any more.
+    pub(crate) fn lend_pages(&self, bytes: &[u8]) -> usize {
+        super::os::lend_pages(self, bytes)
     }
 
     /// Writes what fits, once; `None`: nothing fits now.
@@ -124,8 +154,14 @@ impl Fd {
 
     /// Whether a read would not block now.
     pub(crate) fn has_input(&self) -> bool {
+        self.has_input_within(Duration::ZERO)
+    }
+
+    /// Whether a read would not block, now or within that time. A signal may cut it short, or begin it anew.
+    pub(crate) fn has_input_within(&self, limit: Duration) -> bool {
         let mut fds = [nix::poll::PollFd::new(self.as_fd(), nix::poll::PollFlags::POLLIN)];
-        retry(|| nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO)).is_ok_and(|count| count > 0)
+        let limit = nix::poll::PollTimeout::try_from(limit).unwrap_or(nix::poll::PollTimeout::MAX);
+        retry(|| nix::poll::poll(&mut fds, limit)).is_ok_and(|count| count > 0)
     }
 
     pub(super) fn raw(&self) -> RawFd {

@@ -29,6 +29,45 @@ pub(super) fn widen(pipe: &Fd) {
     let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(WIDE_PIPE));
 }
 
+/// Puts pages of `bytes` into a pipe as they are (vmsplice(2)), and leaves as much to be copied as the pipe is wide.
+///
+/// The pipe refers to the pages until they are read. It is a ring of places for one page each, so that once a ring's worth
+/// of copies has gone in behind them, they have been read: who has written the rest may do with the bytes what it likes.
+pub(super) fn lend_pages(pipe: &Fd, bytes: &[u8]) -> usize {
+    let width = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_GETPIPE_SZ);
+    let width = width.ok().and_then(|width| usize::try_from(width).ok());
+    let Some(most) = width.and_then(|width| bytes.len().checked_sub(width)) else {
+        return 0;
+    };
+    let mut sent = 0;
+    while sent < most {
+        let pages = [io::IoSlice::new(&bytes[sent..most])];
+        match retry(|| nix::fcntl::vmsplice(pipe, &pages, nix::fcntl::SpliceFFlags::empty())) {
+            Ok(count) if count > 0 => sent += count,
+            // The write that follows does it all, or says what is wrong.
+            _ => break,
+        }
+    }
+    sent
+}
+
+/// Has the kernel give the unused part of a large buffer pages of 2 MiB: thousands of faults less.
+pub(crate) fn prefer_large_pages(bytes: &mut Vec<u8>) {
+    let room = bytes.spare_capacity_mut();
+    let start = (room.as_ptr() as usize).next_multiple_of(PAGE);
+    let end = (room.as_ptr() as usize + room.len()) / PAGE * PAGE;
+    if end.saturating_sub(start) < 2 * LARGE_PAGE {
+        return;
+    }
+    // SAFETY: the range lies inside of memory that the vector owns. The advice changes no contents, and is void where the
+    // kernel does not know it.
+    unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_HUGEPAGE) };
+}
+
+/// On some machines pages are larger; then the advice fails for a range that does not begin with one, and nothing is lost.
+const PAGE: usize = 4096;
+const LARGE_PAGE: usize = 2 << 20;
+
 /// What anybody may have by default (`/proc/sys/fs/pipe-max-size`).
 const WIDE_PIPE: c_int = 1 << 20;
 
@@ -141,9 +180,6 @@ pub(super) fn die_with_thread(signal: c_int, parent: Pid) {
         super::worker::exit_now(1);
     }
 }
-
-/// How many workers a fork server keeps ready beyond those that run.
-pub(super) const SPARE_WORKERS: usize = 1;
 
 /// What ends a fork server's workers with it: a pipe that only the server can write to, as for other workers, and a signal
 /// at the end of the thread that made them, which reaches the leader of a group alone.

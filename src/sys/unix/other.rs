@@ -86,6 +86,14 @@ pub(super) fn no_sigpipe(_: &OwnedFd) -> io::Result<()> {
 /// A pipe grows by itself here.
 pub(super) fn widen(_: &Fd) {}
 
+/// All is written.
+pub(super) fn lend_pages(_: &Fd, _: &[u8]) -> usize {
+    0
+}
+
+/// The kernel decides.
+pub(crate) fn prefer_large_pages(_: &mut Vec<u8>) {}
+
 /// Nobody says how many threads there are, so that `Fork` needs the caller's word.
 pub(super) fn count_threads() -> io::Result<usize> {
     let what =
@@ -153,10 +161,6 @@ extern "C" fn watch(lifeline: *mut c_void) -> *mut c_void {
 
 /// Nothing does that here. For the fork server the end of its channel tells.
 pub(super) fn die_with_thread(_: c_int, _: Pid) {}
-
-/// How many workers a fork server keeps ready beyond those that run. None: who sends descriptors here must hear that they
-/// have arrived, which a server that goes on at once does not.
-pub(super) const SPARE_WORKERS: usize = 0;
 
 /// What ends a fork server's workers with it: a pipe that only the server can write to.
 pub(super) struct Bond {

@@ -482,6 +482,11 @@ pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// How many copies this process has made of itself since [`watch_forks`].
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// From now on every `fork` of the C library is counted, also those that users make themselves.
 pub(crate) fn watch_forks() {
     extern "C" fn in_the_copy() {
@@ -492,14 +497,18 @@ pub(crate) fn watch_forks() {
             fd::close_all_but(&[]);
         }
     }
+    extern "C" fn in_the_original() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
     // No `Once`: a copy that is made while another thread is in it would wait for ever.
     if !WATCHED.swap(true, Ordering::Relaxed) {
-        // SAFETY: the handler touches atomics and closes descriptors, which is allowed in a copy.
-        unsafe { libc::pthread_atfork(None, None, Some(in_the_copy)) };
+        // SAFETY: the handlers touch atomics and close descriptors, which is allowed in a copy.
+        unsafe { libc::pthread_atfork(None, Some(in_the_original), Some(in_the_copy)) };
     }
 }
 
 static WATCHED: AtomicBool = AtomicBool::new(false);
+static FORKS: AtomicU64 = AtomicU64::new(0);
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
 static HAD_WAITERS: AtomicBool = AtomicBool::new(false);

@@ -45,6 +45,10 @@ impl Control {
         &self.fd
     }
 
+    pub(super) fn into_fd(self) -> Fd {
+        self.fd
+    }
+
     /// Ends the channel for both sides.
     pub(crate) fn close(&self) {
         // If the other side has ended it, that is what is wanted.
@@ -74,38 +78,41 @@ impl Control {
     pub(crate) fn receive(&self) -> io::Result<Option<Request>> {
         let buffer = &mut *self.buffer.borrow_mut();
         buffer.resize(LONGEST_DATAGRAM, 0);
-        let mut space = nix::cmsg_space!([RawFd; 8]);
-        let (count, fds) = {
-            let mut pieces = [IoSliceMut::new(buffer)];
-            let received = loop {
-                let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-                match recvmsg::<UnixAddr>(self.fd.raw(), &mut pieces, Some(&mut space), flags) {
-                    Ok(received) => break received,
-                    Err(nix::errno::Errno::EINTR) => {}
-                    Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-                    Err(nix::errno::Errno::ECONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            let mut fds = Vec::new();
-            // Descriptors that do not fit into this process's table are missing, which shows when they are counted.
-            for message in received.cmsgs().into_iter().flatten() {
-                if let ControlMessageOwned::ScmRights(numbers) = message {
-                    for number in numbers {
-                        // SAFETY: the kernel just made this descriptor for this message, for this receiver.
-                        fds.push(Fd::adopt(unsafe { OwnedFd::from_raw_fd(number) }));
-                    }
-                }
-            }
-            (received.bytes, fds)
-        };
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Some(Request {
+        let received = receive_into(&self.fd, buffer)?;
+        Ok(received.map(|(count, fds)| Request {
             bytes: buffer[..count].to_vec(),
             fds,
         }))
+    }
+}
+
+/// The next datagram, what of it fits into `buffer`: how long that is, and the descriptors that came along.
+pub(super) fn receive_into(fd: &Fd, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<Fd>)>> {
+    let mut space = nix::cmsg_space!([RawFd; 8]);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let received = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<UnixAddr>(fd.raw(), &mut pieces, Some(&mut space), flags) {
+            Ok(received) => break received,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+            Err(nix::errno::Errno::ECONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut fds = Vec::new();
+    // Descriptors that do not fit into this process's table are missing, which shows when they are counted.
+    for message in received.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            for number in numbers {
+                // SAFETY: the kernel just made this descriptor for this message, for this receiver.
+                fds.push(Fd::adopt(unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+        }
+    }
+    match received.bytes {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(Some((count, fds))),
     }
 }
 

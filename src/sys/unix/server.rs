@@ -9,11 +9,10 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::select::{FdSet, pselect};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::time::TimeSpec;
 use nix::unistd::{ForkResult, Pid};
 
 use super::process::{OurFork, Which, ended, raw_reap, signal_group, status_of};
-use super::{Control, Fd, control_pair, fd, os, retry, worker};
+use super::{Control, Fd, fd, os, retry, worker};
 use crate::sys::ExitStatus;
 
 /// One datagram with the descriptors that came along.
@@ -39,26 +38,52 @@ impl Control {
         replies: &Fd,
         stderr: super::SpawnStderr<'_>,
     ) -> io::Result<bool> {
-        let null = match stderr {
-            super::SpawnStderr::Null => Some(fd::null()?),
-            _ => None,
-        };
-        let stdout = standard(1);
-        let closed = fcntl(stdout, FcntlArg::F_GETFD).is_err();
-        let spare = if closed || null.is_some() {
-            Some(fd::null()?)
-        } else {
-            None
-        };
-        let nothing = spare.as_ref().map_or(stdout, AsFd::as_fd);
-        let stdout = if closed { nothing } else { stdout };
-        let stderr = match stderr {
-            super::SpawnStderr::Pipe(pipe) => pipe.as_fd(),
-            super::SpawnStderr::Inherit if fcntl(standard(2), FcntlArg::F_GETFD).is_ok() => standard(2),
-            _ => null.as_ref().map_or(nothing, AsFd::as_fd),
-        };
-        self.send(bytes, &[calls.as_fd(), replies.as_fd(), stdout, stderr])
+        with_output(Some(stderr), |stdout, stderr| {
+            let stderr = stderr.unwrap_or(stdout);
+            self.send(bytes, &[calls.as_fd(), replies.as_fd(), stdout, stderr])
+        })
     }
+
+    /// Sends a request for a worker that waits: its calls and replies, its side of a gate, and its stderr.
+    pub(crate) fn send_prepare(
+        &self,
+        bytes: &[u8],
+        calls: &Fd,
+        replies: &Fd,
+        gate: &Fd,
+        stderr: &Fd,
+    ) -> io::Result<bool> {
+        self.send(
+            bytes,
+            &[calls.as_fd(), replies.as_fd(), gate.as_fd(), stderr.as_fd()],
+        )
+    }
+}
+
+/// Has `send` send what a worker is to print to: this program's stdout of now, and a stderr if one is asked for. What is
+/// closed here is `/dev/null` there.
+pub(super) fn with_output<R>(
+    stderr: Option<super::SpawnStderr<'_>>,
+    send: impl FnOnce(BorrowedFd<'_>, Option<BorrowedFd<'_>>) -> io::Result<R>,
+) -> io::Result<R> {
+    use super::SpawnStderr::{Inherit, Null, Pipe};
+    let is_open = |fd: BorrowedFd<'_>| fcntl(fd, FcntlArg::F_GETFD).is_ok();
+    let (has_stdout, wants_null) = match stderr {
+        Some(Null) => (is_open(standard(1)), true),
+        Some(Inherit) => (is_open(standard(1)), !is_open(standard(2))),
+        Some(Pipe(_)) | None => (is_open(standard(1)), false),
+    };
+    let null = match has_stdout && !wants_null {
+        true => None,
+        false => Some(fd::null()?),
+    };
+    let null = null.as_ref().map(AsFd::as_fd);
+    let stdout = null.filter(|_| !has_stdout).unwrap_or(standard(1));
+    let stderr = stderr.map(|stderr| match stderr {
+        Pipe(pipe) => pipe.as_fd(),
+        Inherit | Null => null.filter(|_| wants_null).unwrap_or(standard(2)),
+    });
+    send(stdout, stderr)
 }
 
 /// What the fork server's one wait gave.
@@ -123,39 +148,34 @@ impl ForkServer {
         worker::dup2(os::as_raw(&null), 2)
     }
 
-    /// The next thing to do; `None` says that there is nothing to do for the time being. With `wait` it comes when it comes.
-    pub(crate) fn next(&mut self, wait: bool) -> io::Result<Option<ServerEvent>> {
+    /// The next thing to do, when it comes.
+    pub(crate) fn next(&mut self) -> io::Result<ServerEvent> {
         loop {
             if let Ok(Some(pid)) = ended(Which::Any) {
                 // The zombie holds its group's number while what is left of the group is killed.
                 signal_group(pid, true);
                 if let Some(status) = raw_reap(pid) {
-                    return Ok(Some(ServerEvent::Ended {
+                    return Ok(ServerEvent::Ended {
                         pid: pid.as_raw(),
                         status,
-                    }));
+                    });
                 }
             }
             if TOLD_TO_END.load(Ordering::Relaxed) {
-                return Ok(Some(ServerEvent::ParentGone));
+                return Ok(ServerEvent::ParentGone);
             }
             let mut readable = FdSet::new();
             readable.insert(self.control.fd().as_fd());
-            let at_once = TimeSpec::new(0, 0);
-            let timeout = if wait { None } else { Some(&at_once) };
             // Signals arrive only in here: none is missed between the checks above and the wait.
-            match pselect(None, &mut readable, None, None, timeout, &self.waiting) {
-                Ok(0) => return Ok(None),
+            match pselect(None, &mut readable, None, None, None, &self.waiting) {
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             }
             return match self.control.receive() {
-                Ok(Some(request)) => Ok(Some(ServerEvent::Request(request))),
+                Ok(Some(request)) => Ok(ServerEvent::Request(request)),
                 Ok(None) => continue,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    Ok(Some(ServerEvent::ParentGone))
-                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(ServerEvent::ParentGone),
                 Err(error) => Err(error),
             };
         }
@@ -171,34 +191,32 @@ impl ForkServer {
         let keep: Vec<RawFd> = fds.iter().map(Fd::raw).chain(self.bond.descriptor()).collect();
         self.make(&keep, |ready| {
             let [calls, replies, stdout, stderr] = fds;
-            run(&calls, replies, ready.and_then(|()| self.connect(stdout, stderr)));
+            run(
+                &calls,
+                replies,
+                ready.and_then(|()| self.connect(Some(stdout), stderr)),
+            );
         })
     }
 
-    /// Forks a worker that waits for what to do, and then runs `run` as [`fork`](ForkServer::fork) does. `warm_up` is run
-    /// while it waits.
-    pub(crate) fn fork_spare(
+    /// Forks a worker that waits for its first call: `run` gets its calls, its replies, its side of the gate, and how setting
+    /// it up went.
+    pub(crate) fn fork_ready(
         &self,
-        warm_up: impl FnOnce(),
-        run: impl FnOnce(&Fd, Fd, io::Result<()>),
-    ) -> io::Result<Spare> {
-        let (channel, far) = control_pair()?;
-        let keep: Vec<RawFd> = [far.raw()].into_iter().chain(self.bond.descriptor()).collect();
-        let pid = self.make(&keep, |ready| {
-            warm_up();
-            // The end of the channel: the server does not need it any more.
-            if let Ok(Some(request)) = Control::new(far).receive()
-                && let Ok([calls, replies, stdout, stderr]) = four(request.fds)
-            {
-                run(&calls, replies, ready.and_then(|()| self.connect(stdout, stderr)));
-            }
-        })?;
-        Ok(Spare { channel, pid })
-    }
-
-    /// How many spare workers are worth their while.
-    pub(crate) fn spare_workers() -> usize {
-        os::SPARE_WORKERS
+        fds: Vec<Fd>,
+        run: impl FnOnce(&Fd, Fd, Fd, io::Result<()>),
+    ) -> io::Result<i32> {
+        let fds = four(fds)?;
+        let keep: Vec<RawFd> = fds.iter().map(Fd::raw).chain(self.bond.descriptor()).collect();
+        self.make(&keep, |ready| {
+            let [calls, replies, gate, stderr] = fds;
+            run(
+                &calls,
+                replies,
+                gate,
+                ready.and_then(|()| self.connect(None, stderr)),
+            );
+        })
     }
 
     /// Makes a copy that keeps these descriptors of ours, runs `run` and ends; it never returns from here.
@@ -222,8 +240,10 @@ impl ForkServer {
     }
 
     /// In a worker: its stdout, its stderr and its limits are the program's.
-    fn connect(&self, stdout: Fd, stderr: Fd) -> io::Result<()> {
-        worker::dup2(stdout.raw(), 1)?;
+    fn connect(&self, stdout: Option<Fd>, stderr: Fd) -> io::Result<()> {
+        if let Some(stdout) = stdout {
+            worker::dup2(stdout.raw(), 1)?;
+        }
         worker::dup2(stderr.raw(), 2)?;
         // Lowering a limit cannot fail.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, self.files.0, self.files.1);
@@ -233,24 +253,6 @@ impl ForkServer {
     /// Signals the group of a worker that is not reaped yet.
     pub(crate) fn signal(&self, pid: i32, kill: bool) {
         signal_group(Pid::from_raw(pid), kill);
-    }
-}
-
-/// A worker that waits for what to do. Dropped, it ends.
-pub(crate) struct Spare {
-    channel: Control,
-    pid: i32,
-}
-
-impl Spare {
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// Gives it the descriptors of a launch, and with them its work. False: it has ended before.
-    pub(crate) fn hand_over(self, fds: &[Fd]) -> bool {
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.channel.send(b"go", &fds).unwrap_or(false)
     }
 }
 

@@ -323,6 +323,14 @@ fn io_stderr() -> std::os::fd::BorrowedFd<'static> {
     unsafe { std::os::fd::BorrowedFd::borrow_raw(2) }
 }
 
+/// Whether something that this process wrote to its stderr was not read yet, where that is a pipe.
+pub(crate) fn has_unread_stderr() -> bool {
+    let mut count: c_int = 0;
+    // SAFETY: FIONREAD writes one int, and `count` is one.
+    let result = unsafe { libc::ioctl(2, libc::FIONREAD, &raw mut count) };
+    result == 0 && count > 0
+}
+
 /// Takes over the program's working directory and environment of the call's moment.
 ///
 /// Only for a process that has one thread and has run no task yet.

@@ -40,6 +40,14 @@ impl Fd {
         self.never()
     }
 
+    pub(crate) fn read_more(&self, _: &mut Vec<u8>, _: usize) -> io::Result<Incoming> {
+        self.never()
+    }
+
+    pub(crate) fn lend_pages(&self, _: &[u8]) -> usize {
+        self.never()
+    }
+
     pub(crate) fn write(&self, _: &[u8]) -> io::Result<Option<usize>> {
         self.never()
     }
@@ -69,6 +77,10 @@ impl Fd {
     }
 
     pub(crate) fn has_input(&self) -> bool {
+        self.never()
+    }
+
+    pub(crate) fn has_input_within(&self, _: std::time::Duration) -> bool {
         self.never()
     }
 }
@@ -193,6 +205,10 @@ impl Control {
         match self.0 {}
     }
 
+    pub(crate) fn send_prepare(&self, _: &[u8], _: &Fd, _: &Fd, _: &Fd, _: &Fd) -> io::Result<bool> {
+        match self.0 {}
+    }
+
     pub(crate) fn receive(&self) -> io::Result<Option<Request>> {
         match self.0 {}
     }
@@ -210,10 +226,6 @@ pub(crate) enum ServerEvent {
 pub(crate) struct ForkServer(Never);
 
 impl ForkServer {
-    pub(crate) fn spare_workers() -> usize {
-        0
-    }
-
     pub(crate) fn new(control: Control) -> io::Result<ForkServer> {
         match control.0 {}
     }
@@ -222,7 +234,7 @@ impl ForkServer {
         match self.0 {}
     }
 
-    pub(crate) fn next(&mut self, _: bool) -> io::Result<Option<ServerEvent>> {
+    pub(crate) fn next(&mut self) -> io::Result<ServerEvent> {
         match self.0 {}
     }
 
@@ -234,11 +246,11 @@ impl ForkServer {
         match self.0 {}
     }
 
-    pub(crate) fn fork_spare(
+    pub(crate) fn fork_ready(
         &self,
-        _: impl FnOnce(),
-        _: impl FnOnce(&Fd, Fd, io::Result<()>),
-    ) -> io::Result<Spare> {
+        _: Vec<Fd>,
+        _: impl FnOnce(&Fd, Fd, Fd, io::Result<()>),
+    ) -> io::Result<i32> {
         match self.0 {}
     }
 
@@ -247,15 +259,32 @@ impl ForkServer {
     }
 }
 
-/// A worker that waits for what to do.
-pub(crate) struct Spare(Never);
+pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
+    Err(unsupported())
+}
 
-impl Spare {
-    pub(crate) fn pid(&self) -> i32 {
+pub(crate) fn send_call(calls: &Fd, _: &[u8]) -> io::Result<()> {
+    calls.never()
+}
+
+/// What a worker waits at that is ready before its call.
+#[derive(Debug)]
+pub(crate) struct Gate(Never);
+
+impl Gate {
+    pub(crate) fn pair() -> io::Result<(Gate, Fd)> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn open(&self, _: Option<SpawnStderr<'_>>) -> io::Result<()> {
         match self.0 {}
     }
 
-    pub(crate) fn hand_over(self, _: &[Fd]) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         match self.0 {}
+    }
+
+    pub(crate) fn pass(far: Fd) -> io::Result<()> {
+        far.never()
     }
 }

@@ -5,11 +5,14 @@
 
 mod handles;
 mod poll;
+#[path = "../unix/no_memory.rs"]
+mod memory;
 
 pub(crate) use handles::{
-    Boot, Child, Control, Fd, FileId, ForkServer, Forked, Incoming, Request, ServerEvent, Spare, Spawn,
-    SpawnStderr, control_pair, fork_worker, pipe, spawn,
+    Boot, Child, Control, Fd, FileId, ForkServer, Forked, Gate, Incoming, Request, ServerEvent, Spawn,
+    SpawnStderr, call_pair, control_pair, fork_worker, pipe, send_call, spawn,
 };
+pub(crate) use memory::{Memory, has_our_rights};
 pub(crate) use poll::{Poller, Waker};
 
 use std::ffi::OsString;
@@ -17,6 +20,9 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use crate::sys::{ErrnoClass, ExitStatus};
+
+/// No worker is kept ready where there is none.
+pub(crate) const READY_WORKERS: usize = 0;
 
 /// There is no fork.
 pub(crate) const FORK_SERVER_IS_DEFAULT: bool = false;
@@ -46,6 +52,11 @@ pub(crate) fn generation() -> u64 {
 }
 
 pub(crate) fn watch_forks() {}
+
+/// As above.
+pub(crate) fn forks() -> u64 {
+    0
+}
 
 /// The rights of a process do not change while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -82,6 +93,9 @@ pub(crate) fn file_of_program() -> io::Result<OsString> {
     std::env::current_exe().map(Into::into)
 }
 
+/// The kernel decides.
+pub(crate) fn prefer_large_pages(_: &mut Vec<u8>) {}
+
 /// What is to be done at the exit concerns workers' stderr, of which there is none.
 pub(crate) fn at_exit(_: fn()) {}
 
@@ -106,6 +120,10 @@ pub(crate) fn end_as_usual() {}
 
 pub(crate) fn finish_output() {
     flush_output();
+}
+
+pub(crate) fn has_unread_stderr() -> bool {
+    false
 }
 
 pub(crate) fn write_to_stderr(bytes: &[u8]) {
