@@ -19,6 +19,68 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>
         .map_err(|error| say_encode(&error))
 }
 
+/// [`encode_into`] for an argument of a call, by a serializer that [`is_of_argument`] knows.
+pub(crate) fn encode_argument<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
+    bincode::serde::encode_into_std_write(value, &mut Sink(output), CONFIG)
+        .map(drop)
+        .map_err(|error| say_encode(&error))
+}
+
+/// Where arguments are written, and read. The types are there for their names.
+struct Sink<'a>(&'a mut Vec<u8>);
+struct Source<'a>(&'a [u8]);
+
+impl std::io::Write for Sink<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl bincode::de::read::Reader for Source<'_> {
+    #[inline]
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), bincode::error::DecodeError> {
+        match self.0.split_at_checked(bytes.len()) {
+            Some((part, rest)) => {
+                bytes.copy_from_slice(part);
+                self.0 = rest;
+                Ok(())
+            }
+            None => Err(bincode::error::DecodeError::UnexpectedEnd {
+                additional: bytes.len() - self.0.len(),
+            }),
+        }
+    }
+
+    #[inline]
+    fn peek_read(&mut self, len: usize) -> Option<&[u8]> {
+        self.0.get(..len)
+    }
+
+    #[inline]
+    fn consume(&mut self, len: usize) {
+        self.0 = self.0.get(len..).unwrap_or_default();
+    }
+}
+
+/// Whether a serializer or a deserializer is one for the arguments of a call, and not any other that a type's own code
+/// makes use of. Should the names of types ever be other than they are, what travels is the long form.
+pub(crate) fn is_of_argument<S>() -> bool {
+    let name = std::any::type_name::<S>();
+    name.contains(concat!(module_path!(), "::Sink")) || name.contains(concat!(module_path!(), "::Source"))
+}
+
 /// [`encode_into`] for a `Vec<u8>` or a `[u8]`, in one piece: serde takes them byte by byte.
 pub(crate) fn encode_bytes(bytes: &[u8], output: &mut Vec<u8>) {
     output.reserve(LENGTH + bytes.len());
@@ -45,25 +107,58 @@ pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String>
     Ok(value)
 }
 
+/// The limit is a type parameter: the first tier that is wide enough.
+macro_rules! with_limit {
+    ($len:expr, |$config:ident| $decode:expr) => {{
+        match $len.saturating_mul(MOST_DECODED_PER_BYTE) {
+            0..=0x1_0000 => {
+                let $config = CONFIG.with_limit::<0x1_0000>();
+                $decode
+            }
+            0x1_0001..=0x10_0000 => {
+                let $config = CONFIG.with_limit::<0x10_0000>();
+                $decode
+            }
+            0x10_0001..=0x100_0000 => {
+                let $config = CONFIG.with_limit::<0x100_0000>();
+                $decode
+            }
+            0x100_0001..=0x1000_0000 => {
+                let $config = CONFIG.with_limit::<0x1000_0000>();
+                $decode
+            }
+            0x1000_0001..=0x1_0000_0000 => {
+                let $config = CONFIG.with_limit::<0x1_0000_0000>();
+                $decode
+            }
+            _ => {
+                let $config = CONFIG.with_limit::<0x100_0000_0000>();
+                $decode
+            }
+        }
+    }};
+}
+
 /// Decodes a value, and leaves what stands behind it.
 pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
-    // The limit is a type parameter: the first tier that is wide enough.
-    let claim = bytes.len().saturating_mul(MOST_DECODED_PER_BYTE);
-    let decoded = match claim {
-        0..=0x1_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000>()),
-        0x1_0001..=0x10_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x10_0000>()),
-        0x10_0001..=0x100_0000 => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x100_0000>()),
-        0x100_0001..=0x1000_0000 => {
-            bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1000_0000>())
-        }
-        0x1000_0001..=0x1_0000_0000 => {
-            bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000_0000>())
-        }
-        _ => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x100_0000_0000>()),
-    };
-    let (value, used) = decoded.map_err(|error| say_decode(&error))?;
-    *bytes = &bytes[used..];
-    Ok(value)
+    with_limit!(bytes.len(), |config| {
+        let decoded = bincode::serde::decode_from_slice(bytes, config);
+        decoded.map(|(value, used)| {
+            *bytes = &bytes[used..];
+            value
+        })
+    })
+    .map_err(|error| say_decode(&error))
+}
+
+/// [`decode_next`] for what [`encode_argument`] wrote.
+pub(crate) fn decode_argument<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
+    let mut source = Source(bytes);
+    let decoded = with_limit!(source.0.len(), |config| {
+        bincode::serde::decode_from_reader(&mut source, config)
+    });
+    *bytes = source.0;
+    decoded.map_err(|error| say_decode(&error))
 }
 
 /// Whether the value is the `Err` of a `Result`, whatever alias it goes by: serde tells by the first call it makes.

@@ -143,6 +143,29 @@ impl Assembler {
         }
     }
 
+    /// Where the rest of a long payload belongs: whoever puts it there saves its way through [`feed`](Assembler::feed),
+    /// which is called with whatever was read behind that, or with nothing.
+    pub(crate) fn gap(&mut self) -> Option<Gap<'_>> {
+        let State::Payload { bytes, len, .. } = &mut self.state else {
+            return None;
+        };
+        let missing = *len - bytes.len();
+        if missing < WORTH_A_GAP {
+            return None;
+        }
+        let is_new = bytes.capacity() - bytes.len() < missing.min(WORTH_A_GAP);
+        if is_new {
+            // Room that nobody has written to is a claim on addresses, not on memory; even so it is bounded.
+            let room = bytes.len().max(CLAIMED_AT_ONCE).min(missing);
+            bytes.try_reserve_exact(room).ok()?;
+        }
+        Some(Gap {
+            bytes,
+            missing,
+            is_new,
+        })
+    }
+
     fn check(&self, header: &[u8; HEADER]) -> Result<(usize, usize), FrameError> {
         let [a, b, c, d, e, f, g, h, payload @ ..] = *header;
         let magic = u32::from_le_bytes([a, b, c, d]);
@@ -168,6 +191,16 @@ impl Assembler {
     }
 }
 
+/// A payload that is not complete, with room for more of it.
+#[derive(Debug)]
+pub(crate) struct Gap<'a> {
+    pub(crate) bytes: &'a mut Vec<u8>,
+    /// How many bytes more belong there; perhaps more than there is room for.
+    pub(crate) missing: usize,
+    /// The room was made just now.
+    pub(crate) is_new: bool,
+}
+
 impl State {
     const START: State = State::Header {
         bytes: [0; HEADER],
@@ -181,6 +214,10 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
     *input = rest;
     part
 }
+
+/// Less than this is copied sooner than it is read on its own.
+const WORTH_A_GAP: usize = 64 << 10;
+const CLAIMED_AT_ONCE: usize = 256 << 20;
 
 const HEADER: usize = 16;
 const FRAME_MAGIC: u32 = 0x4c52_5049;

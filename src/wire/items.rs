@@ -49,14 +49,27 @@ pub(crate) fn next_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
     Ok(piece)
 }
 
-/// Appends a result: the encoded value, or what there is instead.
-pub(crate) fn push_result(reply: &Reply, value: &[u8], output: &mut Vec<u8>) {
-    match reply {
-        Reply::Returned { .. } => push_piece(&[&[0], value], output),
+/// Appends a result: `run` adds the encoded value, or says what there is instead and adds nothing.
+pub(crate) fn push_result(output: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -> Reply) {
+    let start = output.len();
+    // The length of a short one, and that it is a value.
+    output.extend_from_slice(&[0, 0]);
+    match run(output) {
+        Reply::Returned { .. } => {}
         failure => {
+            output.truncate(start + 1);
+            output.push(1);
             // What cannot be told is told without its details.
-            let failure = codec::encode(failure).unwrap_or_default();
-            push_piece(&[&[1], &failure], output);
+            output.extend(codec::encode(&failure).unwrap_or_default());
+        }
+    }
+    let len = output.len() - start - 1;
+    match u8::try_from(len) {
+        Ok(short) if short < LONG => output[start] = short,
+        _ => {
+            output[start] = LONG;
+            let long = (len as u64).to_le_bytes();
+            output.splice(start + 1..start + 1, long);
         }
     }
 }

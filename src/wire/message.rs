@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::BoardName;
+
 /// First bytes of a handshake.
 pub(crate) const MAGIC: [u8; 8] = *b"inparall";
 
 /// Raised with every change of a message.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// What a re-executed process is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,22 @@ pub(crate) enum ToWorker {
     Hello(Hello),
     /// Run this task. The payload holds the encoded arguments.
     Call(Call),
+    /// From now on calls stand on this board too.
+    Board(Board),
+    /// Look at the board.
+    Bell,
+}
+
+/// Where calls and short answers stand beside the pipes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Board {
+    pub(crate) name: BoardName,
+    /// How long the worker may look out for a call before it sleeps.
+    pub(crate) spin: Duration,
+    /// The worker's stderr is read by the program.
+    pub(crate) is_heard: bool,
+    /// As in a call.
+    pub(crate) setup: Option<Setup>,
 }
 
 /// One task for a worker.
@@ -61,6 +79,27 @@ pub(crate) struct Call {
     pub(crate) limit: Option<Duration>,
     /// Working directory and environment, where they differ from what the worker inherited.
     pub(crate) setup: Option<Setup>,
+    /// It has its turn when the board says so.
+    pub(crate) is_posted: bool,
+    /// From now on the board calls this entry and name by a number.
+    pub(crate) remember: Option<u32>,
+    /// What the arguments name by its index.
+    pub(crate) attached: Vec<Attached>,
+}
+
+/// Bytes that belong to the arguments of a call and are not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Attached {
+    /// They stand behind the arguments, in this length.
+    Behind { len: u64 },
+    /// They lie in a descriptor of a process, which has this file open there, sealed.
+    Memory {
+        pid: u32,
+        number: i32,
+        device: u64,
+        inode: u64,
+        len: u64,
+    },
 }
 
 /// What stands before the arguments of many calls in one task. Each call's arguments follow, with their length before
@@ -105,6 +144,12 @@ pub(crate) enum Reply {
     },
     /// The process that was executed is a worker now.
     Ready,
+    /// The board is open, or cannot be reached.
+    Board {
+        is_open: bool,
+    },
+    /// Look at the board.
+    Bell,
     /// The task sends the payload to whoever holds its future; it goes on.
     Message,
     /// How far the task is; it goes on.
@@ -112,6 +157,10 @@ pub(crate) enum Reply {
         done: u64,
         total: u64,
     },
+    /// The worker cannot open what is attached to its call, and asks for the bytes instead.
+    NeedsBytes,
+    /// A copy that the task made of its process may still read what was attached to the call.
+    Shares,
     /// The worker stays for tasks that its task detached; its answer follows.
     Lingers,
     /// The process is another build than the one that asks.
@@ -162,6 +211,11 @@ pub(crate) enum ToServer {
     Hello(Hello),
     /// Fork a worker. Descriptors that come along: calls, replies, stdout, and stderr.
     Launch {
+        worker: u64,
+    },
+    /// Fork a worker that waits for its first call. Descriptors that come along: calls, replies, its side of the gate, and
+    /// stderr.
+    Prepare {
         worker: u64,
     },
     /// Signal the worker's process group.

@@ -10,13 +10,14 @@ mod items;
 mod tests;
 
 pub(crate) use codec::{
-    decode, decode_bytes, decode_next, encode, encode_bytes, encode_into, is_err_value, type_name_of,
+    decode, decode_argument, decode_bytes, decode_next, encode, encode_argument, encode_bytes, encode_into,
+    is_err_value, is_of_argument, type_name_of,
 };
 pub(crate) use frame::{Assembler, Frame, FrameError, head as frame_head};
 pub(crate) use items::{
     Batch, batch, begin_batch, end_batch, next_piece, next_result, push_piece, push_result,
 };
 pub(crate) use message::{
-    Answer, Call, Chunk, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role, Setup, ToServer,
-    ToWorker, VERSION,
+    Answer, Attached, Board, Call, Chunk, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role,
+    Setup, ToServer, ToWorker, VERSION,
 };
