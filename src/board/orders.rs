@@ -1,0 +1,116 @@
+//! Every order in which two sides can come to it: `RUSTFLAGS='--cfg inparallel_loom' cargo test -p inparallel --lib board`.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::*;
+use crate::sys::Board;
+
+const POSTED: Posted = Posted {
+    task: 1,
+    attempt: 1,
+    limit: None,
+    known: Some(0),
+};
+
+fn board() -> Arc<Box<Board>> {
+    Arc::new(Board::unshared())
+}
+
+#[test]
+fn a_call_begins_or_is_taken_back() {
+    loom::model(|| {
+        let board = board();
+        board.post(0, POSTED, &[5]);
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                let mut arguments = Vec::new();
+                let begun = matches!(board.begin(0, &mut arguments), Next::Call(_));
+                if begun {
+                    assert_eq!(arguments, [5]);
+                    board.answer(0, Some((false, &[6])));
+                } else {
+                    board.pass(0);
+                }
+                begun
+            })
+        };
+        let is_back = board.withdraw(0);
+        if let Seen::Answered { payload, .. } = board.look(0) {
+            assert_eq!(*payload, [6]);
+        }
+        let begun = worker.join().unwrap();
+        assert!(is_back != begun, "one of the two");
+    });
+}
+
+#[test]
+fn no_worker_sleeps_over_a_call() {
+    loom::model(|| {
+        let board = board();
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || board.may_sleep(0))
+        };
+        let rings = board.post(0, POSTED, &[]);
+        let sleeps = worker.join().unwrap();
+        assert!(!sleeps || rings, "it sleeps, and nobody rings");
+    });
+}
+
+#[test]
+fn no_answer_lies_unnoticed() {
+    loom::model(|| {
+        let board = board();
+        board.post(0, POSTED, &[]);
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                board.begin(0, &mut Vec::new());
+                board.answer(0, Some((false, &[])))
+            })
+        };
+        // The supervisor and a thread that is about to sleep.
+        let will_ring = board.ring_after(Some(0), u32::MAX);
+        let will_wake = board.wake_after(0);
+        let tell = worker.join().unwrap();
+        assert!(
+            !will_ring || tell.ring,
+            "the supervisor is not rung, and did not see it"
+        );
+        assert!(
+            !will_wake || tell.wake,
+            "the thread is not woken, and did not see it"
+        );
+    });
+}
+
+#[test]
+fn a_cell_is_used_again_only_when_it_is_free() {
+    loom::model(|| {
+        let board = board();
+        board.post(0, POSTED, &[1]);
+        board.post(1, POSTED, &[2]);
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                let mut arguments = Vec::new();
+                for number in 0..2 {
+                    board.begin(number, &mut arguments);
+                    board.answer(number, Some((false, &arguments)));
+                }
+                // The third call has the first one's cell.
+                match board.begin(2, &mut arguments) {
+                    Next::Call(_) => assert_eq!(arguments, [3]),
+                    other => assert_eq!(other, Next::Nothing),
+                }
+            })
+        };
+        if let Seen::Answered { payload, .. } = board.look(0) {
+            assert_eq!(*payload, [1]);
+            board.post(2, POSTED, &[3]);
+        }
+        worker.join().unwrap();
+    });
+}
