@@ -1,8 +1,13 @@
 //! What can travel: the bounds on arguments and results, and arguments to bytes and back, one by one.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::buffers;
+use crate::payload::Payload;
+use crate::shared::{self, SharedBytes};
 use crate::sys;
 use crate::wire;
 
@@ -53,11 +58,11 @@ pub fn encode<T: Argument>(value: &T, output: &mut Vec<u8>) -> Result<(), Refuse
     encode_value(value, output).map_err(Refused::of::<T>)
 }
 
-/// [`encode`] for a slice. What arrives is a `Vec`.
+/// [`encode`] for a slice. What arrives is a [`Slice`].
 pub fn encode_slice<T: Argument>(value: &[T], output: &mut Vec<u8>) -> Result<(), Refused> {
     match sys::as_same_slice(value) {
         Some(bytes) => {
-            wire::encode_bytes(bytes, output);
+            encode_bytes(bytes, output);
             Ok(())
         }
         None => encode_borrowed(value, output),
@@ -66,7 +71,7 @@ pub fn encode_slice<T: Argument>(value: &[T], output: &mut Vec<u8>) -> Result<()
 
 /// [`encode`] for what arrives as another type, such as a `str` as a `String`.
 pub fn encode_borrowed<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> Result<(), Refused> {
-    wire::encode_into(value, output).map_err(Refused::of::<T>)
+    wire::encode_argument(value, output).map_err(Refused::of::<T>)
 }
 
 /// Reads the next argument.
@@ -75,35 +80,155 @@ pub fn decode<T: Argument>(input: &mut &[u8]) -> Result<T, Refused> {
 }
 
 /// [`decode`] for a slice.
-pub fn decode_slice<T: Argument>(input: &mut &[u8]) -> Result<Vec<T>, Refused> {
-    decode_next(input).map_err(Refused::of::<Vec<T>>)
+pub fn decode_slice<T: Argument>(input: &mut &[u8]) -> Result<Slice<T>, Refused> {
+    if !sys::is_same::<T, u8>() {
+        let items = wire::decode_argument(input);
+        return items
+            .map(|items| Slice(Items::Own(items)))
+            .map_err(Refused::of::<Vec<T>>);
+    }
+    let items = decode_bytes(input).map(|bytes| match bytes {
+        Found::Here(bytes) => Items::Own(sys::into_same(bytes).unwrap_or_default()),
+        Found::Attached(bytes) => Items::Shared(bytes),
+    });
+    items.map(Slice).map_err(Refused::of::<Vec<T>>)
 }
 
-/// Appends a value, bytes in one piece.
-pub(crate) fn encode_value<T: Serialize>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
-    match sys::as_same::<T, Vec<u8>>(value) {
-        Some(bytes) => {
-            wire::encode_bytes(bytes, output);
-            Ok(())
+/// What a worker has for an argument that is a slice: bytes of a large one are read where they are.
+#[derive(Debug)]
+pub struct Slice<T>(Items<T>);
+
+#[derive(Debug)]
+enum Items<T> {
+    Own(Vec<T>),
+    /// `T` is `u8`.
+    Shared(SharedBytes),
+}
+
+impl<T> std::ops::Deref for Slice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Items::Own(items) => items,
+            Items::Shared(bytes) => sys::slice_known_as(bytes).unwrap_or_default(),
         }
-        None => wire::encode_into(value, output),
     }
 }
 
-/// Decodes a value that must fill `bytes` to the end.
-pub(crate) fn decode_value<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
-    let value = decode_next(&mut bytes)?;
-    match bytes {
-        [] => Ok(value),
-        more => Err(format!("{} bytes are left over after the value", more.len())),
+/// Appends a result. Bytes stand before their length, not behind it: so they can stay where they are.
+pub(crate) fn encode_output<T: Serialize>(value: T, output: &mut Vec<u8>) -> Result<(), String> {
+    match sys::known_as::<T, Vec<u8>>(value) {
+        Ok(bytes) => {
+            let len = bytes.len() as u64;
+            match output.is_empty() && bytes.len() >= WORTH_KEEPING {
+                true => *output = bytes,
+                false => output.extend_from_slice(&bytes),
+            }
+            // Not more than that: a large vector that grows moves.
+            output.reserve_exact(LENGTH);
+            output.extend_from_slice(&len.to_le_bytes());
+            Ok(())
+        }
+        Err(value) => wire::encode_into(&value, output),
+    }
+}
+
+/// Decodes a result that must fill `bytes` to the end.
+pub(crate) fn decode_output<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    if !sys::is_same::<T, Vec<u8>>() {
+        return wire::decode(bytes);
+    }
+    let bytes = &bytes[..check_length(bytes)?];
+    let mut own = Vec::with_capacity(bytes.len());
+    sys::prefer_large_pages(&mut own);
+    own.extend_from_slice(bytes);
+    sys::into_same(own).ok_or_else(|| unreachable!("the types are the same"))
+}
+
+/// As [`decode_output`], of bytes that perhaps nobody else needs: those are not copied.
+pub(crate) fn decode_last_output<T: DeserializeOwned>(payload: Payload) -> Result<T, String> {
+    let bytes = match payload {
+        Payload::Long(bytes) if sys::is_same::<T, Vec<u8>>() => bytes,
+        payload => return decode_output(&payload),
+    };
+    match Arc::try_unwrap(bytes) {
+        Ok(mut bytes) => {
+            bytes.truncate(check_length(&bytes)?);
+            sys::into_same(bytes).ok_or_else(|| unreachable!("the types are the same"))
+        }
+        Err(bytes) => decode_output(&bytes),
+    }
+}
+
+/// How many bytes stand before their length.
+fn check_length(bytes: &[u8]) -> Result<usize, String> {
+    match bytes.split_last_chunk::<LENGTH>() {
+        Some((bytes, len)) if bytes.len() as u64 == u64::from_le_bytes(*len) => Ok(bytes.len()),
+        _ => Err("the bytes are cut off".to_owned()),
+    }
+}
+
+/// Appends a value, bytes in one piece.
+fn encode_value<T: Serialize>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
+    match sys::as_same::<T, Vec<u8>>(value) {
+        Some(bytes) => {
+            encode_bytes(bytes, output);
+            Ok(())
+        }
+        None => wire::encode_argument(value, output),
     }
 }
 
 fn decode_next<T: DeserializeOwned>(input: &mut &[u8]) -> Result<T, String> {
-    if sys::is_same::<T, Vec<u8>>()
-        && let Some(bytes) = sys::into_same(wire::decode_bytes(input)?)
-    {
-        return Ok(bytes);
+    if !sys::is_same::<T, Vec<u8>>() {
+        return wire::decode_argument(input);
     }
-    wire::decode_next(input)
+    let bytes = match decode_bytes(input)? {
+        Found::Here(bytes) => bytes,
+        Found::Attached(shared) => {
+            let mut bytes = buffers::take(shared.len(), LENGTH);
+            bytes.extend_from_slice(&shared);
+            bytes
+        }
+    };
+    sys::into_same(bytes).ok_or_else(|| unreachable!("the types are the same"))
 }
+
+/// Many bytes are attached: then a length that no bytes have stands in the place of theirs, and their index follows.
+fn encode_bytes(bytes: &[u8], output: &mut Vec<u8>) {
+    let index = (bytes.len() >= shared::WORTH_ATTACHING)
+        .then(|| shared::attach_copy(bytes))
+        .flatten();
+    match index {
+        Some(index) => {
+            output.extend_from_slice(&ATTACHED);
+            output.extend_from_slice(&index.to_le_bytes());
+        }
+        None => wire::encode_bytes(bytes, output),
+    }
+}
+
+enum Found {
+    Here(Vec<u8>),
+    Attached(SharedBytes),
+}
+
+fn decode_bytes(input: &mut &[u8]) -> Result<Found, String> {
+    let attached = input
+        .strip_prefix(&ATTACHED)
+        .and_then(|rest| rest.split_first_chunk());
+    match attached {
+        Some((index, rest)) => {
+            *input = rest;
+            shared::attached(u32::from_le_bytes(*index)).map(Found::Attached)
+        }
+        None => wire::decode_bytes(input).map(Found::Here),
+    }
+}
+
+const LENGTH: usize = 8;
+const ATTACHED: [u8; LENGTH] = u64::MAX.to_le_bytes();
+
+/// A result that is larger than this is not copied for being sent.
+const WORTH_KEEPING: usize = 64 << 10;

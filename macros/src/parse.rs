@@ -162,6 +162,18 @@ impl Argument {
         }
     }
 
+    /// The type that the worker has.
+    pub(crate) fn held(&self, krate: &syn::Path) -> TokenStream {
+        let owned = &self.owned;
+        match &self.lend {
+            Lend::Slice(elem) => {
+                let elem = without_lifetimes((**elem).clone());
+                quote!(#krate::private::Slice<#elem>)
+            }
+            _ => quote!(#owned),
+        }
+    }
+
     /// An expression of the declared type, from the variable that holds the owned value.
     pub(crate) fn lend(&self) -> TokenStream {
         let name = &self.name;

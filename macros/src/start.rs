@@ -106,7 +106,7 @@ impl Route<'_> {
             owned.push(quote!(Self));
         }
         for argument in &task.arguments {
-            let (name, ty) = (&argument.name, &argument.owned);
+            let (name, ty) = (&argument.name, argument.held(krate));
             let (encode, decode) = (argument.encode(), argument.decode());
             values.push(quote!(#name));
             encoded.push(quote!(#krate::private::#encode(#name, #bytes)?;));

@@ -1,0 +1,159 @@
+//! Encoded arguments, or an encoded result.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::shared::{self, Opened, SharedBytes};
+use crate::wire::Attached;
+
+/// Bytes that are cheap to clone; a few of them need no memory of their own. What is attached to arguments comes along.
+#[derive(Clone)]
+pub(crate) enum Payload {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Arc<Vec<u8>>),
+    Loaded(Arc<Loaded>),
+}
+
+/// Arguments that something is attached to.
+pub(crate) struct Loaded {
+    bytes: Vec<u8>,
+    attached: Vec<SharedBytes>,
+}
+
+/// As much as makes a payload as large as a vector.
+const SHORT: usize = 22;
+
+const _: () = assert!(size_of::<Payload>() == 24);
+
+impl Payload {
+    pub(crate) const EMPTY: Payload = Payload::Short {
+        len: 0,
+        bytes: [0; SHORT],
+    };
+
+    pub(crate) fn new(bytes: Vec<u8>, attached: Vec<SharedBytes>) -> Payload {
+        match attached.is_empty() {
+            true => bytes.into(),
+            false => Payload::Loaded(Arc::new(Loaded { bytes, attached })),
+        }
+    }
+
+    /// What `encode` writes and attaches.
+    pub(crate) fn collect<E>(encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Payload, E> {
+        thread_local! {
+            static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        // Most arguments are few bytes, which need no memory of their own in the end.
+        let mut bytes = SCRATCH.take();
+        bytes.clear();
+        let attached = shared::collect(|| encode(&mut bytes))?;
+        if attached.is_empty() && bytes.len() <= SHORT {
+            let payload = Payload::from(&*bytes);
+            SCRATCH.set(bytes);
+            return Ok(payload);
+        }
+        Ok(Payload::new(bytes, attached))
+    }
+
+    pub(crate) fn attached(&self) -> &[SharedBytes] {
+        match self {
+            Payload::Loaded(loaded) => &loaded.attached,
+            _ => &[],
+        }
+    }
+
+    /// How a worker is told of what is attached.
+    pub(crate) fn describe(&self, by_bytes: bool) -> Vec<Attached> {
+        shared::describe(self.attached(), by_bytes)
+    }
+
+    /// In a worker: what was described, and arrived.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be opened.
+    pub(crate) fn received(described: &[Attached], bytes: Vec<u8>) -> io::Result<Payload> {
+        if described.is_empty() {
+            return Ok(bytes.into());
+        }
+        shared::received(described, bytes).map(|(bytes, attached)| Payload::new(bytes, attached))
+    }
+
+    /// Whether memory of what is attached is to be used again.
+    pub(crate) fn is_used_again(&self) -> bool {
+        shared::is_any_spare(self.attached())
+    }
+
+    /// Somebody is about to be told where what is attached is.
+    pub(crate) fn lend(&self) {
+        shared::lend(self.attached());
+    }
+
+    /// Somebody who was told has let go of it, for certain.
+    pub(crate) fn take_back(&self) {
+        shared::take_back(self.attached());
+    }
+
+    /// Has what is attached found by what this thread decodes, until that is closed or dropped.
+    pub(crate) fn open(&self) -> Opened<'_> {
+        shared::open(self.attached())
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Payload::EMPTY
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Short { len, bytes } => &bytes[..usize::from(*len).min(SHORT)],
+            Payload::Long(bytes) => bytes,
+            Payload::Loaded(loaded) => &loaded.bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        if bytes.len() > SHORT {
+            return Payload::Long(Arc::new(bytes.to_vec()));
+        }
+        let mut short = [0; SHORT];
+        short[..bytes.len()].copy_from_slice(bytes);
+        Payload::Short {
+            len: bytes.len() as u8,
+            bytes: short,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        match bytes.len() > SHORT {
+            true => Payload::Long(Arc::new(bytes)),
+            false => Payload::from(&*bytes),
+        }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Payload) -> bool {
+        **self == **other && self.attached() == other.attached()
+    }
+}
+
+impl Eq for Payload {}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} attached", self.len(), self.attached().len())
+    }
+}
