@@ -15,6 +15,11 @@ use crate::worker;
 /// How deep a task with these options would be, unless they cannot be meant.
 pub(crate) fn checked_depth(options: &Options) -> Result<u32> {
     options.check()?;
+    depth()
+}
+
+/// How deep a task would be.
+pub(crate) fn depth() -> Result<u32> {
     let depth = nesting::depth() + 1;
     let limit = nesting::DEEPEST;
     match depth > limit {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -14,6 +14,8 @@ use crate::argument::Refused;
 use crate::error::{Cause, Error, Result};
 use crate::ids::Name;
 use crate::options::{Options, Portable as PortableOptions};
+use crate::payload::Payload;
+use crate::shared::SharedBytes;
 use crate::sync::lock;
 use crate::sys::{self, Entry, SameImage};
 use crate::wire::Answer;
@@ -47,10 +49,11 @@ pub struct Call<T> {
     entry: &'static Entry<Answer>,
     /// The entry that runs many calls.
     many: &'static Entry<Answer>,
-    payload: Arc<Vec<u8>>,
+    payload: Payload,
     /// The arguments could not be encoded.
     refused: Option<Box<(String, String)>>,
-    options: Options,
+    /// Most calls have none of their own.
+    options: Option<Box<Options>>,
     value: PhantomData<fn() -> T>,
 }
 
@@ -60,26 +63,26 @@ impl<T> Call<T> {
         name: Name,
         entry: &'static Entry<Answer>,
         many: &'static Entry<Answer>,
-        payload: std::result::Result<Vec<u8>, Refused>,
+        payload: std::result::Result<Payload, Refused>,
     ) -> Self {
         let (payload, refused) = match payload {
             Ok(payload) => (payload, None),
-            Err(Refused { type_name, reason }) => (Vec::new(), Some(Box::new((type_name, reason)))),
+            Err(Refused { type_name, reason }) => (Payload::default(), Some(Box::new((type_name, reason)))),
         };
         Call {
             name,
             entry,
             many,
-            payload: Arc::new(payload),
+            payload,
             refused,
-            options,
+            options: (options != Options::new()).then(|| Box::new(options)),
             value: PhantomData,
         }
     }
 
     /// With other options, where these say something.
     pub fn with(mut self, options: Options) -> Self {
-        self.options = options.or(self.options);
+        self.options = Some(Box::new(options.or(self.options())));
         self
     }
 
@@ -92,8 +95,14 @@ impl<T> Call<T> {
         self.name
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
+    /// What was set for this call.
+    pub(crate) fn options(&self) -> Options {
+        self.options.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Whether nothing was.
+    pub(crate) fn own_options(&self) -> Option<&Options> {
+        self.options.as_deref()
     }
 
     pub(crate) fn entries(&self) -> (&'static Entry<Answer>, &'static Entry<Answer>) {
@@ -101,7 +110,7 @@ impl<T> Call<T> {
     }
 
     /// The encoded arguments, or why there are none.
-    pub(crate) fn payload(&self) -> std::result::Result<&Arc<Vec<u8>>, Cause> {
+    pub(crate) fn payload(&self) -> std::result::Result<&Payload, Cause> {
         match &self.refused {
             None => Ok(&self.payload),
             Some(refused) => Err(Cause::ArgumentNotEncodable {
@@ -111,10 +120,16 @@ impl<T> Call<T> {
         }
     }
 
+    /// The arguments of a call that has no options of its own, and nothing attached.
+    pub(crate) fn plain_payload(&self) -> Option<&Payload> {
+        let is_plain = self.options.is_none() && self.refused.is_none() && self.payload.attached().is_empty();
+        is_plain.then_some(&self.payload)
+    }
+
     pub(crate) fn work(&self) -> std::result::Result<Work, Cause> {
         Ok(Work {
             entry: self.entry,
-            payload: Arc::clone(self.payload()?),
+            payload: self.payload()?.clone(),
         })
     }
 }
@@ -125,7 +140,7 @@ impl<T> Clone for Call<T> {
             name: self.name,
             entry: self.entry,
             many: self.many,
-            payload: Arc::clone(&self.payload),
+            payload: self.payload.clone(),
             refused: self.refused.clone(),
             options: self.options.clone(),
             value: PhantomData,
@@ -138,7 +153,7 @@ impl<T> fmt::Debug for Call<T> {
         f.debug_struct("Call")
             .field("name", &format_args!("{}", self.name))
             .field("bytes", &self.payload.len())
-            .field("options", &self.options)
+            .field("options", &self.options())
             .finish()
     }
 }
@@ -151,6 +166,7 @@ struct Portable {
     function: String,
     entries: [(i64, String); 2],
     payload: Vec<u8>,
+    attached: Vec<SharedBytes>,
     options: PortableOptions,
 }
 
@@ -160,7 +176,7 @@ impl<T> Serialize for Call<T> {
         let payload = self
             .payload()
             .map_err(|cause| S::Error::custom(Error::new(self.name(), cause)))?;
-        let options = self.options.portable().map_err(S::Error::custom)?;
+        let options = self.options().portable().map_err(S::Error::custom)?;
         let entries = [self.entry, self.many].map(|entry| {
             let (distance, type_name) = entry.address();
             (distance, type_name.to_owned())
@@ -171,6 +187,7 @@ impl<T> Serialize for Call<T> {
             function: self.name.function.to_owned(),
             entries,
             payload: payload.to_vec(),
+            attached: payload.attached().to_vec(),
             options,
         };
         portable.serialize(serializer)
@@ -197,9 +214,9 @@ impl<'de, T> Deserialize<'de> for Call<T> {
             },
             entry: find(entry)?,
             many: find(many)?,
-            payload: Arc::new(portable.payload),
+            payload: Payload::new(portable.payload, portable.attached),
             refused: None,
-            options: portable.options.into(),
+            options: Some(Box::new(portable.options.into())),
             value: PhantomData,
         })
     }

@@ -214,7 +214,11 @@ impl Cause {
             Reply::Refused { reason } => Cause::refused(reason),
             Reply::Returned { .. }
             | Reply::Ready
+            | Reply::Board { .. }
+            | Reply::Bell
             | Reply::Lingers
+            | Reply::NeedsBytes
+            | Reply::Shares
             | Reply::Message
             | Reply::Progress { .. } => Cause::Protocol {
                 what: "an answer that tells of no failure".into(),

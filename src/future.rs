@@ -14,7 +14,7 @@ use crate::callbacks;
 use crate::error::{Cause, Error, Result};
 use crate::ids::{Name, TaskId};
 use crate::nesting;
-use crate::slot::{Callback, Outcome, Slot};
+use crate::slot::{Callback, Inner, Outcome, Slot, Stay};
 use crate::supervisor;
 use crate::sync::contain;
 
@@ -182,8 +182,13 @@ impl<T: DeserializeOwned> TaskFuture<T> {
     ///
     /// Every way in which the machinery fails: see [`ErrorKind`](crate::ErrorKind). The task's own `Err` is part of `T`.
     pub fn wait(mut self) -> Result<T> {
-        match self.take_by(None)? {
-            Some(value) => Ok(value),
+        self.check_taken()?;
+        match self.slot.wait(None)? {
+            Some(outcome) => {
+                self.taken = true;
+                // This future goes with the call, and nobody else can ask for the value.
+                outcome.decode_last(&self.slot)
+            }
             None => unreachable!("a wait without deadline ends with an outcome"),
         }
     }
@@ -270,7 +275,7 @@ impl<T: DeserializeOwned> TaskFuture<T> {
         let mut callback = Some(callback);
         let ended = self.slot.peek_mut(|inner| {
             if inner.outcome.is_none() {
-                inner.callbacks.extend(callback.take());
+                inner.rare().callbacks.extend(callback.take());
             }
             inner.outcome.clone()
         });
@@ -288,12 +293,13 @@ impl<T: DeserializeOwned> Future for TaskFuture<T> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.check_taken()?;
+        this.slot.help(Stay::Moment);
         // Cloned, and the earlier one dropped, without the lock: both run foreign code.
         let mut waker = Some(context.waker().clone());
         let seen = this.slot.peek_mut(|inner| match &inner.outcome {
             Some(outcome) => Some(outcome.clone()),
             None => {
-                std::mem::swap(&mut inner.waker, &mut waker);
+                std::mem::swap(&mut inner.rare().waker, &mut waker);
                 None
             }
         });
@@ -309,7 +315,7 @@ impl<T: DeserializeOwned> Future for TaskFuture<T> {
 impl<T> Drop for TaskFuture<T> {
     fn drop(&mut self) {
         // Nobody polls any more: the task may run for long, and what awaited it need not be kept until its end.
-        let waker = self.slot.peek_mut(|inner| inner.waker.take());
+        let waker = self.slot.peek_mut(Inner::take_waker).flatten();
         drop(waker);
         if self.kill_on_drop {
             self.slot.cancel();

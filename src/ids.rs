@@ -1,8 +1,11 @@
 //! Names and numbers of tasks and workers; every layer may use them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// The number of a task within this process.
 ///
@@ -36,7 +39,7 @@ pub(crate) fn next_number() -> u64 {
 }
 
 /// Where a task stands in a queue: smaller priorities first, and first in first out among equals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Rank {
     pub(crate) priority: i32,
     pub(crate) number: u64,
@@ -47,7 +50,7 @@ pub(crate) struct Rank {
 pub(crate) struct WorkerId(pub(crate) u64);
 
 /// The name of a task: where it stands and what it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// The module, or the type for a method.
     pub module: &'static str,
@@ -68,7 +71,15 @@ impl fmt::Display for Name {
 #[derive(Debug, Clone)]
 pub(crate) struct About {
     pub(crate) id: TaskId,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) attempt: u32,
     pub(crate) limit: Option<Duration>,
+}
+
+/// How a worker finds the board that a program made for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BoardName {
+    pub(crate) pid: u32,
+    pub(crate) descriptor: i32,
+    pub(crate) inode: u64,
 }

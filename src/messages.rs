@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Cause, Error, Result};
 use crate::future::TaskFuture;
+use crate::mailbox::Mailbox;
 use crate::slot::{Inner, Slot};
 use crate::wire;
 
@@ -48,7 +49,7 @@ impl<T> TaskFuture<T> {
 
     /// What the task said last about how far it is.
     pub fn progress(&self) -> Option<Progress> {
-        let said = self.slot().peek(|inner| inner.mailbox.as_ref()?.progress);
+        let said = self.slot().peek_mut(|inner| inner.known_mailbox()?.progress);
         said.flatten().map(|(done, total)| Progress { done, total })
     }
 }
@@ -68,7 +69,7 @@ impl<M: DeserializeOwned> Messages<M> {
     pub fn missed(&self) -> u64 {
         let missed = self
             .slot
-            .peek(|inner| inner.mailbox.as_ref().map(|mailbox| mailbox.missed));
+            .peek_mut(|inner| inner.known_mailbox().map(|mailbox| mailbox.missed));
         missed.flatten().unwrap_or_default()
     }
 
@@ -97,7 +98,7 @@ impl<M: DeserializeOwned> Messages<M> {
 
 /// The next letter; inner `None`: there will be no more; outer: not yet.
 fn take(inner: &mut Inner) -> Option<Option<Vec<u8>>> {
-    match inner.mailbox.as_mut().and_then(|mailbox| mailbox.take()) {
+    match inner.known_mailbox().and_then(Mailbox::take) {
         Some(letter) => Some(Some(letter)),
         None => inner.outcome.is_some().then_some(None),
     }
@@ -120,7 +121,7 @@ impl<M: DeserializeOwned> Stream for Messages<M> {
         let seen = self.slot.peek_mut(|inner| {
             let taken = take(inner);
             if taken.is_none() {
-                std::mem::swap(&mut inner.mailbox.get_or_insert_default().waker, &mut waker);
+                std::mem::swap(&mut inner.mailbox().waker, &mut waker);
             }
             taken
         });
@@ -136,7 +137,7 @@ impl<M: DeserializeOwned> Stream for Messages<M> {
 impl<M> Drop for Messages<M> {
     fn drop(&mut self) {
         let waker = self.slot.peek_mut(|inner| {
-            let mailbox = inner.mailbox.as_mut()?;
+            let mailbox = inner.known_mailbox()?;
             mailbox.readers = mailbox.readers.saturating_sub(1);
             mailbox.waker.take()
         });

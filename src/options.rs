@@ -50,7 +50,8 @@ pub enum StartMethod {
     /// helper had when it started, plus the environment, the working directory and the stdout of the call's moment, and
     /// with the user and groups of that moment; resource limits, umask, namespaces and the like are those of the helper's
     /// start, and of open files a worker has the standard ones only. [`preload`](crate::preload) runs a function in the
-    /// helper first, so that all workers share what it loaded. The helper keeps one spare worker ready.
+    /// helper first, so that all workers share what it loaded. From the first call on, two workers that have run nothing
+    /// are kept ready for the next.
     ForkServer,
     /// This program executed again, before its `main`: nothing is shared with the caller but the environment.
     Spawn,

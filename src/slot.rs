@@ -4,7 +4,10 @@
 //! ending is missed.
 
 use std::any::Any;
-use std::sync::{Arc, Condvar, Mutex};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,7 @@ use crate::limiter::Permit;
 use crate::mailbox::Mailbox;
 use crate::nesting;
 use crate::options::{Ended, Retry};
+use crate::payload::Payload;
 use crate::ready::Ready;
 use crate::sync::{contain, lock, sleep_on};
 use crate::wire::{self, Answer, Reply};
@@ -25,16 +29,16 @@ use crate::wire::{self, Answer, Reply};
 /// How a task ended. Cheap to clone, so that callbacks and the waiter each decode their own value.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    Returned { payload: Arc<Vec<u8>>, is_err: bool },
+    Returned { payload: Payload, is_err: bool },
     Failed(Error),
 }
 
 impl Outcome {
     /// What a task answered that ran in this process.
-    pub(crate) fn of(answer: Answer, name: Name) -> Outcome {
+    pub(crate) fn of(answer: Answer, name: &Name) -> Outcome {
         match answer.reply {
             Reply::Returned { is_err } => Outcome::Returned {
-                payload: Arc::new(answer.payload),
+                payload: answer.payload.into(),
                 is_err,
             },
             reply => Outcome::Failed(Error::new(name.to_string(), Cause::of(reply))),
@@ -46,6 +50,11 @@ impl Outcome {
             Outcome::Returned { is_err, .. } => *is_err,
             Outcome::Failed(_) => true,
         }
+    }
+
+    /// The end of a task that never began.
+    pub(crate) fn cancelled(slot: &Slot) -> Outcome {
+        Outcome::Failed(Error::new(slot.name.to_string(), Cause::Cancelled))
     }
 
     /// How it ended, as far as that decides about another attempt.
@@ -60,17 +69,36 @@ impl Outcome {
     pub(crate) fn decode<T: DeserializeOwned>(&self, slot: &Slot) -> Result<T> {
         match self {
             Outcome::Failed(error) => Err(error.clone()),
-            Outcome::Returned { payload, .. } => argument::decode_value(payload).map_err(|reason| {
-                let type_name = wire::type_name_of::<T>();
-                Error::new(
-                    slot.name.to_string(),
-                    Cause::ResultNotDecodable { type_name, reason },
-                )
-                .with_worker(slot.pid(), Vec::new())
-                .with_attempt(slot.attempt())
-            }),
+            Outcome::Returned { payload, .. } => {
+                argument::decode_output(payload).map_err(|reason| not_decodable::<T>(slot, reason))
+            }
         }
     }
+
+    /// As [`decode`](Outcome::decode), for the last who asks: what the slot has is used up.
+    pub(crate) fn decode_last<T: DeserializeOwned>(self, slot: &Slot) -> Result<T> {
+        match self {
+            Outcome::Failed(error) => Err(error),
+            Outcome::Returned { payload, .. } => {
+                if matches!(payload, Payload::Long(_)) {
+                    slot.peek_mut(|inner| {
+                        if let Some(Outcome::Returned { payload, .. }) = &mut inner.outcome {
+                            *payload = Payload::EMPTY;
+                        }
+                    });
+                }
+                argument::decode_last_output(payload).map_err(|reason| not_decodable::<T>(slot, reason))
+            }
+        }
+    }
+}
+
+fn not_decodable<T>(slot: &Slot, reason: String) -> Error {
+    let type_name = wire::type_name_of::<T>();
+    let cause = Cause::ResultNotDecodable { type_name, reason };
+    Error::new(slot.name.to_string(), cause)
+        .with_worker(slot.pid(), Vec::new())
+        .with_attempt(slot.attempt())
 }
 
 /// Who has a task that has not ended: whom to tell that nobody wants it any more.
@@ -81,7 +109,8 @@ pub(crate) enum Place {
     /// It waits for a permit or for its next attempt, or runs where nobody can stop it.
     Nobody,
     Worker(&'static dyn Workers, WorkerId),
-    Queue(Arc<dyn Queue>, Rank),
+    /// The pool that took it in, whether it is queued there or at a worker.
+    Pool(Rank),
 }
 
 /// What watches workers.
@@ -93,10 +122,37 @@ pub(crate) trait Workers: Sync {
     fn has_room(&self, worker: WorkerId);
 }
 
-/// Where tasks wait for a worker.
+/// Where tasks wait for a worker, and are handed to several at once.
 pub(crate) trait Queue: Send + Sync {
     /// Takes a task out that has not begun; whether it was there.
-    fn take_back(&self, rank: Rank) -> bool;
+    fn take_back(&self, slot: &Slot, rank: Rank) -> bool;
+
+    /// Has the worker ended that runs this task.
+    fn cancel(&self, slot: &Slot);
+
+    /// Goes on reading the messages of the worker that runs this task.
+    fn has_room(&self, slot: &Slot);
+
+    /// Brings the task on without the supervisor, if this thread can: until it has ended or the deadline has passed, or
+    /// as far as it goes. `None`: only as long as it takes to look.
+    fn help(&self, slot: &Slot, patience: Stay);
+
+    /// Has [`help`](Queue::help) look again, which somebody is in with this task.
+    fn wake(&self, slot: &Slot);
+
+    /// The task has ended.
+    fn ended(&self, slot: &Slot);
+}
+
+/// How long a thread may be kept that wants a task's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// It takes what is there.
+    Look,
+    /// It may look out for a moment, and not sleep.
+    Moment,
+    Until(Instant),
+    Endless,
 }
 
 /// Starts the next attempt, after a while.
@@ -110,75 +166,115 @@ pub(crate) struct Again {
 
 pub(crate) type Callback = Box<dyn FnOnce(&Slot, &Outcome) + Send>;
 
-/// Where the outcome of one task lands.
+/// Where the outcome of one task lands. There may be millions: what few tasks have stands in [`Rare`].
 pub(crate) struct Slot {
     pub(crate) id: TaskId,
-    pub(crate) name: Name,
-    generation: u64,
+    pub(crate) name: &'static Name,
+    generation: u32,
+    /// Zero: none is known.
+    pid: AtomicU32,
+    attempt: AtomicU32,
+    /// Where in its pool it was handed over: for the pool to read.
+    pub(crate) at: AtomicU64,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
 pub(crate) struct Inner {
     pub(crate) outcome: Option<Outcome>,
+    pub(crate) place: Place,
+    /// Where it counts until it has ended.
+    pool: Option<Arc<dyn Queue>>,
+    rare: Option<Box<Rare>>,
+    /// Threads that sleep on `changed`.
+    sleepers: u32,
+    returned: u8,
+    /// A thread sleeps in [`Queue::help`].
+    is_helped: bool,
     /// `cancel` was answered with true: whatever arrives now is thrown away.
     pub(crate) cancelled: bool,
     /// A worker stays until this has ended.
     pub(crate) detached: bool,
-    pub(crate) pid: Option<u32>,
-    pub(crate) attempt: u32,
-    pub(crate) place: Place,
-    again: Option<Again>,
     /// It is decided how the task ends, and `outcome` follows once the permit is free.
     is_ending: bool,
+}
+
+/// What few tasks have.
+#[derive(Default)]
+pub(crate) struct Rare {
+    again: Option<Again>,
     permit: Option<Permit>,
-    /// Dropped when the task has ended: a pool's count.
+    /// Dropped when the task has ended: counts.
     held: Vec<Box<dyn Any + Send>>,
     pub(crate) mailbox: Option<Box<Mailbox>>,
     pub(crate) waker: Option<Waker>,
-    pub(crate) watchers: Vec<(Arc<Ready>, u64)>,
+    watchers: Vec<(Arc<Ready>, u64)>,
     pub(crate) callbacks: Vec<Callback>,
+}
+
+impl Inner {
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(crate) fn mailbox(&mut self) -> &mut Mailbox {
+        self.rare().mailbox.get_or_insert_default()
+    }
+
+    pub(crate) fn known_mailbox(&mut self) -> Option<&mut Mailbox> {
+        self.rare.as_mut()?.mailbox.as_deref_mut()
+    }
+
+    pub(crate) fn take_waker(&mut self) -> Option<Waker> {
+        self.rare.as_mut()?.waker.take()
+    }
 }
 
 impl Slot {
     pub(crate) fn new(id: TaskId, name: Name) -> Arc<Slot> {
         let inner = Inner {
             outcome: None,
+            place: Place::Starting,
+            pool: None,
+            rare: None,
+            sleepers: 0,
+            returned: 0,
+            is_helped: false,
             cancelled: false,
             detached: false,
-            pid: None,
-            attempt: 1,
-            place: Place::Starting,
-            again: None,
             is_ending: false,
-            permit: None,
-            held: Vec::new(),
-            mailbox: None,
-            waker: None,
-            watchers: Vec::new(),
-            callbacks: Vec::new(),
         };
-        let generation = crate::sys::generation();
         Arc::new(Slot {
             id,
-            name,
-            generation,
+            name: interned(name),
+            generation: crate::sys::generation() as u32,
+            pid: AtomicU32::new(0),
+            attempt: AtomicU32::new(1),
+            at: AtomicU64::new(0),
             inner: Mutex::new(inner),
             changed: Condvar::new(),
         })
     }
 
     pub(crate) fn set_pid(&self, pid: u32) {
-        lock(&self.inner).pid = Some(pid);
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.generation == crate::sys::generation() as u32
     }
 
     pub(crate) fn attempt(&self) -> u32 {
-        self.peek(|inner| inner.attempt).unwrap_or(1)
+        self.attempt.load(Ordering::Relaxed)
     }
 
     /// Says how the task is to be tried again.
     pub(crate) fn set_again(&self, again: Again) {
-        lock(&self.inner).again = Some(again);
+        lock(&self.inner).rare().again = Some(again);
     }
 
     /// Keeps something until the task has ended. False: it has.
@@ -189,7 +285,7 @@ impl Slot {
             drop(inner);
             return false;
         }
-        inner.held.push(thing);
+        inner.rare().held.push(thing);
         true
     }
 
@@ -200,8 +296,25 @@ impl Slot {
             drop(inner);
             return false;
         }
-        inner.permit = Some(permit);
+        inner.rare().permit = Some(permit);
         true
+    }
+
+    /// Has the pool count the task until it has ended. False: it has.
+    pub(crate) fn enter(&self, pool: Arc<dyn Queue>) -> bool {
+        let mut inner = lock(&self.inner);
+        if inner.is_ending {
+            return false;
+        }
+        inner.pool = Some(pool);
+        true
+    }
+
+    /// How often a worker died before it began the task, this time included.
+    pub(crate) fn count_return(&self) -> u32 {
+        let mut inner = lock(&self.inner);
+        inner.returned = inner.returned.saturating_add(1);
+        u32::from(inner.returned)
     }
 
     /// Says who has the task now. True: it was cancelled before, and the caller passes that on.
@@ -232,15 +345,27 @@ impl Slot {
 
     /// Takes the task back from a pool that has not begun it; whether that was so. Then it never starts, and has ended.
     pub(crate) fn take_back(self: &Arc<Self>) -> bool {
-        let place = self.peek(|inner| inner.outcome.is_none().then(|| inner.place.clone()));
-        let Some(Some(Place::Queue(queue, rank))) = place else {
+        let place = self.peek(|inner| match (&inner.outcome, &inner.place, &inner.pool) {
+            (None, Place::Pool(rank), Some(pool)) => Some((Arc::clone(pool), *rank)),
+            _ => None,
+        });
+        let Some(Some((pool, rank))) = place else {
             return false;
         };
-        let is_taken = queue.take_back(rank);
+        let is_taken = pool.take_back(self, rank);
         if is_taken {
             self.fail(Cause::Cancelled);
         }
         is_taken
+    }
+
+    /// Where it stands in its pool's queue, if it is in one.
+    pub(crate) fn rank(&self) -> Option<Rank> {
+        let rank = self.peek(|inner| match inner.place {
+            Place::Pool(rank) => Some(rank),
+            _ => None,
+        });
+        rank.flatten()
     }
 
     /// Tells who has the task that it is cancelled.
@@ -249,16 +374,18 @@ impl Slot {
             Place::Starting => {}
             Place::Nobody => self.fail(Cause::Cancelled),
             Place::Worker(workers, worker) => workers.cancel(*worker, self.id),
-            Place::Queue(queue, rank) => {
-                if queue.take_back(*rank) {
-                    self.fail(Cause::Cancelled);
+            Place::Pool(rank) => {
+                let Some(pool) = self.pool() else { return };
+                match pool.take_back(self, *rank) {
+                    true => self.fail(Cause::Cancelled),
+                    false => pool.cancel(self),
                 }
             }
         }
     }
 
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.peek(|inner| inner.pid).flatten()
+    fn pool(&self) -> Option<Arc<dyn Queue>> {
+        self.peek(|inner| inner.pool.clone()).flatten()
     }
 
     /// An attempt ended: the task is tried again, or ends so. The first ending counts; later ones are thrown away.
@@ -268,12 +395,12 @@ impl Slot {
             return;
         }
         if !inner.cancelled
-            && let Some(again) = &mut inner.again
+            && let Some(again) = inner.rare.as_mut().and_then(|rare| rare.again.as_mut())
             && let Some(pause) = again.rule.next(outcome.kind())
         {
             let start = Arc::clone(&again.start);
-            inner.attempt += 1;
-            inner.pid = None;
+            self.attempt.fetch_add(1, Ordering::Relaxed);
+            self.set_pid(0);
             inner.place = Place::Starting;
             drop(inner);
             return start(self, pause);
@@ -285,33 +412,49 @@ impl Slot {
                     Outcome::Returned { .. } => Vec::new(),
                 };
                 let error = Error::new(self.name.to_string(), Cause::Cancelled);
-                Outcome::Failed(error.with_worker(inner.pid, stderr).with_attempt(inner.attempt))
+                Outcome::Failed(error.with_worker(self.pid(), stderr).with_attempt(self.attempt()))
             }
-            Outcome::Failed(error) => Outcome::Failed(error.with_attempt(inner.attempt)),
+            Outcome::Failed(error) => Outcome::Failed(error.with_attempt(self.attempt())),
             outcome => outcome,
         };
         inner.is_ending = true;
-        if let Some(permit) = inner.permit.take() {
+        let permit = inner.rare.as_mut().and_then(|rare| rare.permit.take());
+        if permit.is_some() {
             // Whoever sees the end of the task may rely on its permit being free. Its drop may start others.
             drop(inner);
             drop(permit);
             inner = lock(&self.inner);
         }
-        let callbacks = std::mem::take(&mut inner.callbacks);
-        let mut wakers = vec![inner.waker.take()];
-        let mut watchers = std::mem::take(&mut inner.watchers);
-        if let Some(mailbox) = &mut inner.mailbox {
+        let (pool, rare) = (inner.pool.take(), inner.rare.take());
+        inner.place = Place::Nobody;
+        let Some(rare) = rare else {
+            inner.outcome = Some(outcome);
+            return self.tell_ended(pool, inner);
+        };
+        let Rare {
+            again,
+            held,
+            mut mailbox,
+            waker,
+            mut watchers,
+            callbacks,
+            ..
+        } = *rare;
+        // No copy without need: a result that nobody else holds is not copied for whoever waits.
+        let for_callbacks = (!callbacks.is_empty()).then(|| outcome.clone());
+        inner.outcome = Some(outcome);
+        let mut wakers = vec![waker];
+        if let Some(mailbox) = &mut mailbox {
             wakers.push(mailbox.waker.take());
             watchers.extend(mailbox.watcher.take());
         }
-        let held = std::mem::take(&mut inner.held);
-        let again = inner.again.take();
-        inner.place = Place::Nobody;
-        inner.outcome = Some(outcome.clone());
-        let detached = inner.detached;
+        // What it has sent stays to be read.
+        if mailbox.is_some() {
+            inner.rare().mailbox = mailbox;
+        }
         drop(inner);
         // Before what it held counts as gone: who waits until all is quiet waits for its callbacks too.
-        if !callbacks.is_empty() {
+        if let Some(outcome) = for_callbacks {
             let slot = Arc::clone(self);
             callbacks::run(Box::new(move || {
                 for callback in callbacks {
@@ -320,10 +463,7 @@ impl Slot {
             }));
         }
         drop((held, again));
-        if detached {
-            nesting::detached_ended();
-        }
-        self.changed.notify_all();
+        self.tell_ended(pool, lock(&self.inner));
         for waker in wakers.into_iter().flatten() {
             contain(|| waker.wake());
         }
@@ -332,10 +472,28 @@ impl Slot {
         }
     }
 
+    /// The outcome is there. Whoever comes to sleep from here on has looked before.
+    fn tell_ended(&self, pool: Option<Arc<dyn Queue>>, inner: MutexGuard<'_, Inner>) {
+        let (detached, is_helped, has_sleepers) = (inner.detached, inner.is_helped, inner.sleepers > 0);
+        drop(inner);
+        if let Some(pool) = &pool {
+            pool.ended(self);
+            if is_helped {
+                pool.wake(self);
+            }
+        }
+        if detached {
+            nesting::detached_ended();
+        }
+        // A call into the system, which is not made for nobody.
+        if has_sleepers {
+            self.changed.notify_all();
+        }
+    }
+
     pub(crate) fn fail(self: &Arc<Self>, cause: Cause) {
         let error = Error::new(self.name.to_string(), cause);
-        let pid = lock(&self.inner).pid;
-        self.end(Outcome::Failed(error.with_worker(pid, Vec::new())));
+        self.end(Outcome::Failed(error.with_worker(self.pid(), Vec::new())));
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -352,7 +510,7 @@ impl Slot {
     pub(crate) fn deliver(&self, letter: Vec<u8>) -> bool {
         let (go_on, waker, watcher) = {
             let mut inner = lock(&self.inner);
-            let mailbox = inner.mailbox.get_or_insert_default();
+            let mailbox = inner.mailbox();
             let go_on = mailbox.put(letter);
             (go_on, mailbox.waker.take(), mailbox.watcher.clone())
         };
@@ -375,7 +533,7 @@ impl Slot {
         }
         // In a fork nobody will ever read it.
         let _ = self.wait_until(None, |inner| {
-            let is_full = inner.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_full());
+            let is_full = inner.known_mailbox().is_some_and(|mailbox| mailbox.is_full());
             (inner.outcome.is_some() || inner.cancelled || !is_full).then_some(())
         });
     }
@@ -384,7 +542,7 @@ impl Slot {
     pub(crate) fn about(&self, limit: Option<Duration>) -> About {
         About {
             id: self.id,
-            name: self.name.to_string(),
+            name: self.name.to_string().into(),
             attempt: self.attempt(),
             limit,
         }
@@ -403,7 +561,7 @@ impl Slot {
 
     /// As [`end`](Slot::end), and no attempt follows.
     pub(crate) fn end_for_good(self: &Arc<Self>, outcome: Outcome) {
-        let again = lock(&self.inner).again.take();
+        let again = lock(&self.inner).rare.as_mut().and_then(|rare| rare.again.take());
         drop(again);
         self.end(outcome);
     }
@@ -418,7 +576,7 @@ impl Slot {
     /// From now on somebody reads the messages. `false` keeps all that come, and never has their sender wait.
     pub(crate) fn read_messages(&self, bounded: bool) {
         self.peek_mut(|inner| {
-            let mailbox = inner.mailbox.get_or_insert_default();
+            let mailbox = inner.mailbox();
             mailbox.readers += 1;
             mailbox.is_unbounded |= !bounded;
         });
@@ -427,13 +585,13 @@ impl Slot {
     /// Has `ready` told of each message, and of the end.
     pub(crate) fn watch_messages(&self, ready: &Arc<Ready>, key: u64) {
         self.peek_mut(|inner| {
-            inner.mailbox.get_or_insert_default().watcher = Some((Arc::clone(ready), key));
+            inner.mailbox().watcher = Some((Arc::clone(ready), key));
         });
     }
 
     /// The next message that nobody has read.
     pub(crate) fn take_letter(&self) -> Option<Vec<u8>> {
-        let letter = self.peek_mut(|inner| inner.mailbox.as_mut()?.take()).flatten();
+        let letter = self.peek_mut(|inner| inner.known_mailbox()?.take()).flatten();
         if letter.is_some() {
             self.made_room();
         }
@@ -446,21 +604,22 @@ impl Slot {
 
     /// How far the task says that it is.
     pub(crate) fn set_progress(&self, done: u64, total: u64) {
-        lock(&self.inner).mailbox.get_or_insert_default().progress = Some((done, total));
+        lock(&self.inner).mailbox().progress = Some((done, total));
     }
 
     /// After letters were taken: has their sender go on, if it was made to wait.
     pub(crate) fn made_room(&self) {
         let place = self.peek_mut(|inner| {
-            let is_wanted = inner.mailbox.as_mut().is_some_and(|mailbox| mailbox.make_room());
+            let is_wanted = inner.known_mailbox().is_some_and(Mailbox::make_room);
             is_wanted.then(|| inner.place.clone())
         });
-        if let Some(Some(place)) = place {
-            if let Place::Worker(workers, worker) = place {
-                workers.has_room(worker);
-            }
-            self.changed.notify_all();
+        let Some(Some(place)) = place else { return };
+        match (place, self.pool()) {
+            (Place::Worker(workers, worker), _) => workers.has_room(worker),
+            (Place::Pool(_), Some(pool)) => pool.has_room(self),
+            _ => {}
         }
+        self.changed.notify_all();
     }
 
     /// Has `ready` told when the slot ends; at once if it has.
@@ -468,7 +627,7 @@ impl Slot {
         let watching = self.peek_mut(|inner| match inner.outcome {
             Some(_) => false,
             None => {
-                inner.watchers.push((Arc::clone(ready), key));
+                inner.rare().watchers.push((Arc::clone(ready), key));
                 true
             }
         });
@@ -480,7 +639,11 @@ impl Slot {
 
     /// Forgets `ready`, which nobody waits on any more.
     pub(crate) fn unwatch(&self, ready: &Arc<Ready>) {
-        self.peek_mut(|inner| inner.watchers.retain(|(watcher, _)| !Arc::ptr_eq(watcher, ready)));
+        self.peek_mut(|inner| {
+            if let Some(rare) = &mut inner.rare {
+                rare.watchers.retain(|(watcher, _)| !Arc::ptr_eq(watcher, ready));
+            }
+        });
     }
 
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&Inner) -> R) -> Option<R> {
@@ -490,7 +653,7 @@ impl Slot {
     /// In a fork of the process that owns the slot, a thread that no longer exists may hold the lock, and nobody will
     /// ever end the slot: then there is nothing to see.
     pub(crate) fn peek_mut<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> Option<R> {
-        if self.generation == crate::sys::generation() {
+        if self.is_ours() {
             return Some(look(&mut lock(&self.inner)));
         }
         let mut inner = self.inner.try_lock().ok()?;
@@ -499,7 +662,36 @@ impl Slot {
 
     /// The outcome, or `None` when the deadline has passed.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Outcome>> {
+        self.help(match deadline {
+            None => Stay::Endless,
+            Some(deadline) if deadline <= Instant::now() => Stay::Look,
+            Some(deadline) => Stay::Until(deadline),
+        });
         self.wait_until(deadline, |inner| inner.outcome.clone())
+    }
+
+    /// Brings the task on, if this thread can.
+    pub(crate) fn help(&self, patience: Stay) {
+        if !self.is_ours() {
+            return;
+        }
+        let pool = {
+            let inner = lock(&self.inner);
+            match inner.place {
+                Place::Pool(_) if inner.outcome.is_none() => inner.pool.clone(),
+                _ => None,
+            }
+        };
+        if let Some(pool) = pool {
+            pool.help(self, patience);
+        }
+    }
+
+    /// A thread begins, or ends, to sleep in [`Queue::help`]. False: the task has ended.
+    pub(crate) fn set_helped(&self, is_helped: bool) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.is_helped = is_helped;
+        inner.outcome.is_none()
     }
 
     /// What `look` finds; `None` when the deadline has passed.
@@ -508,7 +700,7 @@ impl Slot {
         deadline: Option<Instant>,
         mut look: impl FnMut(&mut Inner) -> Option<R>,
     ) -> Result<Option<R>> {
-        if self.generation != crate::sys::generation() {
+        if !self.is_ours() {
             let seen = self.peek_mut(look).flatten();
             let seen = seen.ok_or_else(|| Error::new(self.name.to_string(), Cause::OtherProcess));
             return seen.map(Some);
@@ -518,10 +710,43 @@ impl Slot {
             if let Some(found) = look(&mut inner) {
                 return Ok(Some(found));
             }
-            inner = match sleep_on(&self.changed, inner, deadline) {
-                Ok(inner) => inner,
-                Err(mut inner) => return Ok(look(&mut inner)),
-            };
+            inner.sleepers += 1;
+            let slept = sleep_on(&self.changed, inner, deadline);
+            let is_late = slept.is_err();
+            inner = slept.unwrap_or_else(|inner| inner);
+            inner.sleepers -= 1;
+            if is_late {
+                return Ok(look(&mut inner));
+            }
         }
     }
+}
+
+/// One for all tasks of this name, for as long as the process lives: there are as many as the program has functions.
+fn interned(name: Name) -> &'static Name {
+    thread_local! {
+        static LAST: Cell<Option<&'static Name>> = const { Cell::new(None) };
+    }
+    static NAMES: Mutex<BTreeSet<&'static Name>> = Mutex::new(BTreeSet::new());
+    let is_it = |last: &&'static Name| {
+        std::ptr::eq(last.module, name.module) && std::ptr::eq(last.function, name.function)
+    };
+    if let Some(last) = LAST.get().filter(is_it) {
+        return last;
+    }
+    let leak = || -> &'static Name { Box::leak(Box::new(name)) };
+    // In a fork a thread that does not exist there may hold the lock: one more does no harm.
+    let name = match NAMES.try_lock() {
+        Err(_) => leak(),
+        Ok(mut names) => match names.get(&name) {
+            Some(name) => name,
+            None => {
+                let name = leak();
+                names.insert(name);
+                name
+            }
+        },
+    };
+    LAST.set(Some(name));
+    name
 }

@@ -1,7 +1,8 @@
 //! Locks and conditions, taken in one way everywhere, and user code kept from spreading its panics.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Locks, whatever happened to an earlier holder: every critical section here leaves its data whole at each step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,3 +36,91 @@ pub(crate) fn contain(run: impl FnOnce()) {
         std::mem::forget(payload);
     }
 }
+
+/// Looks again and again, for no longer than `limit`; whether it came to be so.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is short, and who looks in vain sleeps"
+)]
+fn spin(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let mut began = None;
+    loop {
+        for _ in 0..LOOKS {
+            if is_so() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if began.get_or_insert_with(Instant::now).elapsed() > limit {
+            return false;
+        }
+        // Whoever is waited for may wait for this core.
+        std::thread::yield_now();
+    }
+}
+
+/// How many there are of something: one number, for all who have a clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Whether there was none before.
+    pub(crate) fn add(&self) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst) == 0
+    }
+
+    /// Whether that was the last.
+    pub(crate) fn take(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+}
+
+/// Looking out for a change without sleep, for as long as that pays.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    limit: Duration,
+    /// How often in a row it was in vain, and how often it is left out because of that.
+    misses: AtomicU32,
+    skips: AtomicU32,
+}
+
+impl Spin {
+    /// `limit`: how long at most; zero: not at all.
+    pub(crate) fn new(limit: Duration) -> Spin {
+        Spin {
+            limit,
+            misses: AtomicU32::new(0),
+            skips: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether it came to be so.
+    pub(crate) fn until(&self, is_so: impl Fn() -> bool) -> bool {
+        if self.limit.is_zero() {
+            return false;
+        }
+        let skips = self.skips.load(Ordering::Relaxed);
+        if skips > 0 {
+            self.skips.store(skips - 1, Ordering::Relaxed);
+            return is_so();
+        }
+        let hit = spin(self.limit, is_so);
+        let misses = match hit {
+            true => 0,
+            false => (self.misses.load(Ordering::Relaxed) + 1).min(MOST_MISSES),
+        };
+        self.misses.store(misses, Ordering::Relaxed);
+        self.skips.store((1 << misses) - 1, Ordering::Relaxed);
+        hit
+    }
+}
+
+/// After so many spins in vain they are left out 2^n times.
+const MOST_MISSES: u32 = 10;
+
+/// Between two looks at the clock.
+const LOOKS: u32 = 32;

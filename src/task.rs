@@ -14,9 +14,10 @@ use crate::callbacks;
 use crate::error::{Cause, Error, Result};
 use crate::future::TaskFuture;
 use crate::ids::{About, Name};
-use crate::launch::{self, Order, Surroundings};
+use crate::launch::{self, Order};
 use crate::nesting;
 use crate::options::{Options, StartMethod};
+use crate::payload::Payload;
 use crate::pool::Pool;
 use crate::slot::{Outcome, Place, Slot};
 use crate::supervisor::{self, Patience, Submitted};
@@ -51,10 +52,8 @@ where
         if options.pool.is_none() && matches!(options.method(), StartMethod::Inline | StartMethod::Fork) {
             return here(slot, options, depth, || worker::answer_of(|| local(args)));
         }
-        let mut payload = Vec::new();
-        encode(&args, &mut payload)
+        let payload = Payload::collect(|bytes| encode(&args, bytes))
             .map_err(|Refused { type_name, reason }| Cause::ArgumentNotEncodable { type_name, reason })?;
-        let payload = Arc::new(payload);
         elsewhere(slot, options, depth, Work { entry, payload })
     })
 }
@@ -75,8 +74,7 @@ where
     F: Fn(C) -> R + Copy,
 {
     let remote = Remote::new(decode, remote);
-    let mut payload = Vec::new();
-    let encoded = encode(&args, &mut payload).map(|()| payload);
+    let encoded = Payload::collect(|bytes| encode(&args, bytes));
     Call::new(options, name, Entry::of(remote), Entry::of(Many(remote)), encoded)
 }
 
@@ -88,19 +86,15 @@ impl<T> Call<T> {
     /// As values of the future.
     pub fn start(self) -> TaskFuture<T> {
         let call = self;
-        begin(
-            call.options().clone(),
-            call.task_name(),
-            |slot, options, depth| {
-                let work = call.work()?;
-                match options.method() {
-                    StartMethod::Inline | StartMethod::Fork if options.pool.is_none() => {
-                        here(slot, options, depth, || (work.entry.run)(&work.payload))
-                    }
-                    _ => elsewhere(slot, options, depth, work),
+        begin(call.options(), call.task_name(), |slot, options, depth| {
+            let work = call.work()?;
+            match options.method() {
+                StartMethod::Inline | StartMethod::Fork if options.pool.is_none() => {
+                    here(slot, options, depth, || work.answer())
                 }
-            },
-        )
+                _ => elsewhere(slot, options, depth, work),
+            }
+        })
     }
 }
 
@@ -324,7 +318,7 @@ fn elsewhere(slot: &Arc<Slot>, options: Options, depth: u32, work: Work) -> Resu
         let pool = Pool::of(spec, &options).map_err(Error::into_cause)?;
         let options = pool.options_for(&options);
         return pool
-            .enter(slot, options, work, Patience::Endless)
+            .enter(slot, Some(&options), work, Patience::Endless)
             .map_err(Error::into_cause);
     }
     let order = match options.method() {
@@ -357,6 +351,8 @@ fn thread(slot: &Arc<Slot>, options: &Options, depth: u32, work: &Work) -> Resul
     let run = move || {
         let attempt = about.attempt;
         let answer = work.run_here(&slot, depth, about);
+        // Before the end is known: what was shared with the task is not held any longer.
+        drop(work);
         slot.end_attempt(attempt, Outcome::of(answer, slot.name));
         drop(active);
     };
@@ -395,9 +391,9 @@ fn order(slot: &Slot, options: &Options, depth: u32, work: &Work) -> Result<Orde
     check_reachable()?;
     Ok(Order {
         call: Some(work.call(slot, depth, options.timeout)),
-        payload: Arc::clone(&work.payload),
+        payload: work.payload.clone(),
         depth,
-        surroundings: Arc::new(Surroundings::now()),
+        surroundings: supervisor::surroundings(),
         is_spawn: options.method() == StartMethod::Spawn,
     })
 }

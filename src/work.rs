@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::ids::About;
 use crate::nesting;
+use crate::payload::Payload;
 use crate::slot::Slot;
 use crate::sys::Entry;
 use crate::task_context::{self, Outlet};
@@ -15,7 +16,7 @@ use crate::wire::{Answer, Call};
 pub(crate) struct Work {
     pub(crate) entry: &'static Entry<Answer>,
     /// The encoded arguments.
-    pub(crate) payload: Arc<Vec<u8>>,
+    pub(crate) payload: Payload,
 }
 
 impl PartialEq for Work {
@@ -36,14 +37,21 @@ impl Work {
             attempt: slot.attempt(),
             limit,
             setup: None,
+            is_posted: false,
+            remember: None,
+            attached: Vec::new(),
         }
+    }
+
+    /// Runs it here and now.
+    pub(crate) fn answer(&self) -> Answer {
+        let _opened = self.payload.open();
+        (self.entry.run)(&self.payload)
     }
 
     /// Runs it on this thread.
     pub(crate) fn run_here(&self, slot: &Arc<Slot>, depth: u32, about: About) -> Answer {
         let outlet = Outlet::Slot(Arc::clone(slot));
-        nesting::at_depth(depth, || {
-            task_context::run_as(about, outlet, || (self.entry.run)(&self.payload))
-        })
+        nesting::at_depth(depth, || task_context::run_as(about, outlet, || self.answer()))
     }
 }
