@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::Cause;
 use crate::ids::WorkerId;
 use crate::launch::{
-    Far, Lines, Order, Surroundings, cookie, errno, first_call, pipe, pipes, program, set_nonblocking, title,
+    Entrance, Far, Lines, Order, Ready, Surroundings, cookie, errno, first_call, pipe, pipes, program,
+    set_nonblocking, title,
 };
 use crate::nesting;
 use crate::options::Options;
-use crate::sys::{self, Boot, Child, Control, Fd, Spawn, SpawnStderr};
+use crate::sys::{self, Boot, Child, Control, Fd, Gate, Spawn, SpawnStderr};
 use crate::transport::Outgoing;
 use crate::wire::{self, FromServer, Hello, MAGIC, Reply, Role, Setup, ToServer, VERSION};
 
@@ -157,6 +159,55 @@ impl Server {
     /// Queues a launch. [`pump`](Server::pump) sends it.
     pub(crate) fn queue(&mut self, launch: Launch) {
         self.waiting.insert(launch.worker, launch);
+    }
+
+    /// Has a worker made for a call that is still to come. `None`: there is other work, or no room in the channel.
+    pub(crate) fn prepare(&mut self, worker: WorkerId) -> Result<Option<(Lines, Ready)>, Cause> {
+        let is_busy = !self.waiting.is_empty() || self.under_way >= MOST_UNDER_WAY;
+        if is_busy || !self.is_ready || self.is_retired {
+            return Ok(None);
+        }
+        let (replies, stderr, far) = pipes(&Options::new())?;
+        let (far_calls, calls) =
+            sys::call_pair().map_err(|error| Cause::launch("make a channel for calls", error))?;
+        let gate = Gate::pair().map_err(|error| Cause::launch("make a gate", error));
+        let ((gate, far_gate), Some(far_stderr)) = (gate?, &far.stderr) else {
+            return Ok(None);
+        };
+        let message = encode(&ToServer::Prepare { worker: worker.0 });
+        let sent = message.and_then(|message| {
+            self.control
+                .send_prepare(&message, &far_calls, &far.replies, &far_gate, far_stderr)
+        });
+        match sent {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            // Its end is on the way.
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(Cause::launch("hand it to the fork server", error)),
+        }
+        self.under_way += 1;
+        self.workers.insert(worker);
+        let lines = Lines {
+            calls: None,
+            setup: None,
+            replies,
+            stderr,
+            _lifeline: None,
+            child: None,
+            is_up: false,
+        };
+        let ready = Ready {
+            worker,
+            pid: None,
+            calls,
+            entrance: Arc::new(Entrance {
+                gate,
+                was_called: AtomicBool::new(false),
+            }),
+            base: Arc::clone(&self.surroundings),
+        };
+        Ok(Some((lines, ready)))
     }
 
     /// Queues a signal. False: the worker's launch was not sent yet, and is taken back.
@@ -330,7 +381,10 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// What a worker must change of what it inherits from the server.
-fn difference(base: &Surroundings, wanted: &Surroundings) -> Option<Setup> {
+pub(super) fn difference(base: &Surroundings, wanted: &Surroundings) -> Option<Setup> {
+    if std::ptr::eq(base, wanted) {
+        return None;
+    }
     let bytes = |text: &OsString| text.as_encoded_bytes().to_vec();
     let directory = wanted
         .directory

@@ -2,10 +2,12 @@
 
 mod fork;
 mod forkserver;
+mod ready;
 mod spawn;
 
 pub(crate) use fork::fork;
 pub(crate) use forkserver::{Ended, Launch, Server, not_launched};
+pub(crate) use ready::{Entrance, Ready, head_of, small_frame};
 pub(crate) use spawn::spawn;
 
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use crate::error::Cause;
 use crate::options::{Options, Stderr};
+use crate::payload::Payload;
 use crate::sys::{self, Child, Fd, SpawnStderr};
 use crate::transport::{Arriving, Outgoing};
 use crate::wire::{self, Call, Setup, ToWorker};
@@ -24,7 +27,7 @@ pub(crate) struct Order {
     /// A pool's worker gets its calls later.
     pub(crate) call: Option<Call>,
     /// The encoded arguments.
-    pub(crate) payload: Arc<Vec<u8>>,
+    pub(crate) payload: Payload,
     pub(crate) depth: u32,
     pub(crate) surroundings: Arc<Surroundings>,
     /// For `Spawn`; else for the fork server.
@@ -88,8 +91,15 @@ impl Far {
 }
 
 /// A call as the frame that it travels in, before its payload.
-pub(crate) fn call_head(call: Call, payload: usize) -> Result<Vec<u8>, Cause> {
+fn call_head(call: Call, payload: usize) -> Result<Vec<u8>, Cause> {
     wire::frame_head(&ToWorker::Call(call), payload)
+        .map_err(|reason| Cause::refused(format!("encode the call: {reason}")))
+}
+
+/// Sends a call: [`step`](Outgoing::step) writes it.
+pub(crate) fn send(calls: &mut Outgoing, call: Call, payload: &Payload) -> Result<(), Cause> {
+    calls
+        .push(call, payload)
         .map_err(|reason| Cause::refused(format!("encode the call: {reason}")))
 }
 
@@ -102,8 +112,7 @@ fn first_call(order: &Order, setup: Option<Setup>, calls: &mut Outgoing) -> Resu
         setup,
         ..call.clone()
     };
-    let head = call_head(call, order.payload.len())?;
-    calls.push(head, Arc::clone(&order.payload));
+    send(calls, call, &order.payload)?;
     Ok(None)
 }
 

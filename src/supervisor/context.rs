@@ -14,13 +14,14 @@ use crate::callbacks;
 use crate::error::Cause;
 
 use crate::ids::{self, Name, TaskId, WorkerId};
-use crate::launch::{Lines, Order};
+use crate::launch::{self, Lines, Order, Ready, Surroundings};
 use crate::options::Options;
+use crate::shared;
 use crate::slot::{Place, Slot, Workers};
 use crate::supervisor::event_loop::EventLoop;
 use crate::supervisor::pools::{PoolCore, PoolSettings};
 use crate::supervisor::relay::Relay;
-use crate::sync::lock;
+use crate::sync::{Count, lock};
 use crate::sys::{self, Global, Poller, Waker};
 use crate::wire::Answer;
 
@@ -44,6 +45,10 @@ pub(crate) enum Command {
     Later(Instant, Box<dyn FnOnce() + Send>),
     /// Look what the pool wants.
     Pool(Arc<PoolCore>),
+    /// End the worker of the pool that runs this task, if one does.
+    CancelPooled(Arc<PoolCore>, Arc<Slot>),
+    /// A call for the worker did not fit into its pipe: write the rest when it does.
+    Calls(WorkerId),
     /// The relay takes stderr again.
     RelayHasRoom,
     #[cfg(test)]
@@ -68,6 +73,13 @@ impl Submitted {
     }
 }
 
+/// A call that the calling thread hands to a worker which was ready for it; the supervisor's notice.
+pub(crate) struct Called {
+    pub(crate) submitted: Submitted,
+    /// Kept in case that the worker has ended before it began.
+    pub(crate) order: Order,
+}
+
 /// One process's supervisor as the other threads see it.
 pub(crate) struct Context {
     generation: u64,
@@ -75,13 +87,19 @@ pub(crate) struct Context {
     started: Mutex<Started>,
     waker: OnceLock<Arc<Waker>>,
     inbox: Mutex<Inbox>,
+    /// Those of the last call.
+    surroundings: Mutex<Arc<Surroundings>>,
     /// Set with the inbox locked: whatever was sent before is found by who takes the inbox after.
     dead: AtomicBool,
     pub(super) relay: Relay,
-    active: Mutex<usize>,
+    active: Count,
+    /// Held to sleep until there are none.
+    none_active: Mutex<()>,
     idle: Condvar,
     /// Relay threads of supervisors that died before.
     abandoned: usize,
+    /// It is planned to look for memory that lies unused.
+    is_tidying: AtomicBool,
 }
 
 /// How far the start came. What failed once may succeed the next time.
@@ -96,6 +114,10 @@ enum Started {
 #[derive(Default)]
 struct Inbox {
     commands: VecDeque<Command>,
+    /// Before anything that a worker does because of it: see [`Context::withdraw`].
+    called: Vec<Called>,
+    /// Workers that wait for a call. Whoever takes one out puts a notice into `called` before the lock is free.
+    ready: Vec<Ready>,
 }
 
 impl Workers for Context {
@@ -114,8 +136,27 @@ impl Workers for Context {
     }
 }
 
+/// The surroundings of this moment: one copy for all calls between which nothing changes.
+pub(crate) fn surroundings() -> Arc<Surroundings> {
+    let now = Surroundings::now();
+    let mut last = lock(&current().surroundings);
+    if **last != now {
+        *last = Arc::new(now);
+    }
+    Arc::clone(&last)
+}
+
 /// Sends a task to the supervisor, to be run by a new worker.
 pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
+    let context = running()?;
+    let (submitted, order) = if order.is_spawn {
+        (submitted, order)
+    } else {
+        match context.call_ready(submitted, order)? {
+            None => return Ok(()),
+            Some(unsent) => unsent,
+        }
+    };
     begin(submitted, |submitted| Command::Order(submitted, Box::new(order)))
 }
 
@@ -222,10 +263,10 @@ pub(crate) fn wait_idle(limit: Duration) -> bool {
     let Some(context) = CURRENT.get().filter(|context| context.is_current()) else {
         return true;
     };
-    let waited = context
-        .idle
-        .wait_timeout_while(lock(&context.active), limit, |active| *active > 0);
-    *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+    let is_busy = |_: &mut ()| context.active.get() > 0;
+    let guard = lock(&context.none_active);
+    let waited = context.idle.wait_timeout_while(guard, limit, is_busy);
+    !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
 }
 
 /// Makes the library's own threads safe to fork beside for as long as the result lives, and counts all others.
@@ -245,16 +286,121 @@ impl Context {
             started: Mutex::default(),
             waker: OnceLock::new(),
             inbox: Mutex::default(),
+            surroundings: Mutex::default(),
             dead: AtomicBool::new(false),
             relay: Relay::default(),
-            active: Mutex::new(0),
+            active: Count::default(),
+            none_active: Mutex::new(()),
             idle: Condvar::new(),
             abandoned: 0,
+            is_tidying: AtomicBool::new(false),
         }
     }
 
     fn is_current(&self) -> bool {
         self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
+    }
+
+    /// Hands a call to a worker that waits for one, if that is possible from this thread: the way to the worker is then one
+    /// wake-up instead of three. Else the call is returned.
+    fn call_ready(
+        &'static self,
+        mut submitted: Submitted,
+        order: Order,
+    ) -> Result<Option<(Submitted, Order)>, Cause> {
+        let Some((worker, pid, base)) = self.first_ready(&order) else {
+            return Ok(Some((submitted, order)));
+        };
+        let Some(frame) = launch::small_frame(&order, &base)? else {
+            return Ok(Some((submitted, order)));
+        };
+        let slot = Arc::clone(&submitted.slot);
+        let options = submitted.options.clone();
+        let number = std::mem::replace(&mut submitted.worker, worker);
+        let is_cancelled = slot.set_place(Place::Worker(self, worker));
+        if let Some(pid) = pid {
+            slot.set_pid(pid);
+        }
+        self.enter();
+        let called = Box::new(Called { submitted, order });
+        let (ready, is_last) = match self.take_ready(worker, called) {
+            Ok(taken) => taken,
+            Err(called) => {
+                self.leave();
+                let Called { mut submitted, order } = *called;
+                submitted.worker = number;
+                return Ok(Some((submitted, order)));
+            }
+        };
+        // If it cannot be called, it ends, and the supervisor finds the call not begun.
+        ready.call_at_once(&frame, &options);
+        // Otherwise it is enough if the supervisor hears of the call together with its answer.
+        if options.timeout.is_some() || is_last {
+            self.ring();
+        }
+        if is_cancelled || slot.is_unwanted() {
+            self.cancel(worker, slot.id);
+        }
+        Ok(None)
+    }
+
+    fn first_ready(&self, order: &Order) -> Option<(WorkerId, Option<u32>, Arc<Surroundings>)> {
+        let inbox = lock(&self.inbox);
+        let ready = inbox.ready.first().filter(|ready| ready.fits(order))?;
+        Some((ready.worker, ready.pid, ready.base()))
+    }
+
+    /// Takes a ready worker for a call, and whether it was the last.
+    fn take_ready(&self, worker: WorkerId, called: Box<Called>) -> Result<(Ready, bool), Box<Called>> {
+        let mut inbox = lock(&self.inbox);
+        let at = inbox.ready.iter().position(|ready| ready.worker == worker);
+        match at {
+            Some(at) if !self.dead.load(Ordering::Acquire) => {
+                inbox.called.push(*called);
+                let ready = inbox.ready.remove(at);
+                Ok((ready, inbox.ready.is_empty()))
+            }
+            _ => Err(called),
+        }
+    }
+
+    /// Lets any thread call this worker.
+    pub(super) fn offer(&self, ready: Ready) {
+        lock(&self.inbox).ready.push(ready);
+    }
+
+    /// From now on nobody calls this worker. `None`: somebody has, and the notice is there to be taken.
+    pub(super) fn withdraw(&self, worker: WorkerId) -> Option<Ready> {
+        let mut inbox = lock(&self.inbox);
+        let at = inbox.ready.iter().position(|ready| ready.worker == worker)?;
+        Some(inbox.ready.remove(at))
+    }
+
+    /// The notices of calls to workers that were ready.
+    pub(super) fn take_called(&self) -> Vec<Called> {
+        std::mem::take(&mut lock(&self.inbox).called)
+    }
+
+    fn ring(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.ring();
+        }
+    }
+
+    /// Has memory of arguments given back that has not been used for a while.
+    pub(super) fn plan_to_tidy(&'static self, now: Instant) {
+        if shared::is_any_taken() && !self.is_tidying.swap(true, Ordering::Relaxed) {
+            self.tidy_later(now);
+        }
+    }
+
+    fn tidy_later(&'static self, now: Instant) {
+        let tidy = move || match shared::tidy(UNUSED_FOR) {
+            true => self.tidy_later(Instant::now()),
+            false => self.is_tidying.store(false, Ordering::Relaxed),
+        };
+        // Without a supervisor there are no calls either.
+        let _ = self.send(Command::Later(now + UNUSED_FOR, Box::new(tidy)));
     }
 
     pub(super) fn send(&self, command: Command) -> Result<(), Cause> {
@@ -266,9 +412,7 @@ impl Context {
         }
         inbox.commands.push_back(command);
         drop(inbox);
-        if let Some(waker) = self.waker.get() {
-            waker.ring();
-        }
+        self.ring();
         Ok(())
     }
 
@@ -279,27 +423,36 @@ impl Context {
     }
 
     pub(super) fn enter(&self) {
-        *lock(&self.active) += 1;
+        self.active.add();
     }
 
     pub(super) fn leave(&self) {
-        let mut active = lock(&self.active);
-        *active -= 1;
-        if *active == 0 {
+        if self.active.take() {
+            // With the lock: nobody is between looking and sleeping.
+            drop(lock(&self.none_active));
             self.idle.notify_all();
         }
     }
 
-    /// Everything that was sent since the last time.
-    pub(super) fn take_commands(&self, commands: &mut VecDeque<Command>) {
-        commands.append(&mut lock(&self.inbox).commands);
+    /// Everything that was sent since the last time; the calls to workers that were ready come before the rest.
+    pub(super) fn take_commands(&self, commands: &mut VecDeque<Command>) -> Vec<Called> {
+        let mut inbox = lock(&self.inbox);
+        commands.append(&mut inbox.commands);
+        std::mem::take(&mut inbox.called)
     }
 
     /// The supervisor is gone: takes what nobody will handle any more.
-    fn die(&self) -> VecDeque<Command> {
+    fn die(&self) -> (VecDeque<Command>, Vec<Called>) {
         let mut inbox = lock(&self.inbox);
         self.dead.store(true, Ordering::Release);
-        std::mem::take(&mut inbox.commands)
+        let ready = std::mem::take(&mut inbox.ready);
+        let unhandled = (
+            std::mem::take(&mut inbox.commands),
+            std::mem::take(&mut inbox.called),
+        );
+        drop(inbox);
+        drop(ready);
+        unhandled
     }
 }
 
@@ -403,3 +556,6 @@ const OWN_QUIET_THREADS: usize = 2;
 pub(super) fn send_for_test(command: Command) {
     current().send(command).ok();
 }
+
+/// A program that sends large arguments now and then has the memory for them.
+const UNUSED_FOR: Duration = Duration::from_secs(5);

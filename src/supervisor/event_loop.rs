@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use crate::error::{Cause, Error};
 use crate::ids::{self, WorkerId};
-use crate::launch::{self, Launch, Lines, Server};
+use crate::launch::{self, Entrance, Lines, Order, Ready as ReadyWorker, Server};
 use crate::options::Options;
 use crate::slot::{Outcome, Slot};
-use crate::supervisor::context::{Command, Context, Submitted};
+use crate::supervisor::context::{Called, Command, Context, Submitted};
 use crate::supervisor::lines::{READS_AT_ONCE, READS_TO_DRAIN};
 use crate::supervisor::pool_state::PoolAction;
 use crate::supervisor::pool_workers::{Pooled, Pools};
 use crate::supervisor::pools::{PoolCore, PoolTask};
+use crate::supervisor::ready_workers::MOST_IN_VAIN;
 use crate::supervisor::servers::describe;
 use crate::supervisor::state::{Action, Event, Kind, State, Why};
 use crate::sys::{ExitStatus, Interest, Poller, Ready, Token, Waker};
@@ -39,6 +40,12 @@ pub(super) struct EventLoop {
     pub(super) servers: HashMap<u64, Server>,
     pub(super) serving: Option<u64>,
     pub(super) servers_made: u64,
+    /// Workers that were made before their calls, and of whose call nothing is known.
+    pub(super) ready: Vec<WorkerId>,
+    /// How many of them have ended without a call since the last call.
+    pub(super) ready_in_vain: u32,
+    /// The worker whose task ended in this turn.
+    pub(super) fulfilled: Option<WorkerId>,
     pub(super) pools: Pools,
     pub(super) pool_actions: VecDeque<(Arc<PoolCore>, PoolAction<PoolTask>)>,
     pub(super) is_at_pool_actions: bool,
@@ -56,13 +63,24 @@ pub(super) struct Worker {
     pub(super) options: Options,
     /// The server that it belongs to.
     pub(super) server: Option<u64>,
+    /// Of a worker that was made before its call, and that no thread has been offered.
+    pub(super) ready: Option<ReadyWorker>,
+    pub(super) entrance: Option<Arc<Entrance>>,
+    /// What it was called for, in case that it has not begun.
+    pub(super) order: Option<Box<Order>>,
+    /// Its task is one that the context waits for.
+    pub(super) is_counted: bool,
     pub(super) lines: Option<Lines>,
     /// The end of its stderr.
     pub(super) tail: Vec<u8>,
+    /// Of a linked worker: which of its tasks that belongs to.
+    pub(super) tail_epoch: u32,
     pub(super) is_stderr_paused: bool,
     /// Its messages are not read: nobody takes them.
     pub(super) is_paused: bool,
     pub(super) answer: Option<(Reply, Vec<u8>)>,
+    /// Its number is what it says of itself.
+    pub(super) is_pid_claimed: bool,
     pub(super) launch_failure: Option<Cause>,
 }
 
@@ -91,6 +109,9 @@ impl EventLoop {
             servers: HashMap::new(),
             serving: None,
             servers_made: 0,
+            ready: Vec::new(),
+            ready_in_vain: MOST_IN_VAIN,
+            fulfilled: None,
             pools: Pools::default(),
             pool_actions: VecDeque::new(),
             is_at_pool_actions: false,
@@ -116,7 +137,9 @@ impl EventLoop {
                 return error;
             }
             self.now = Instant::now();
-            self.context.take_commands(&mut self.commands);
+            for called in self.context.take_commands(&mut self.commands) {
+                self.called(called);
+            }
             for _ in 0..COMMANDS_AT_ONCE {
                 let Some(command) = self.commands.pop_front() else {
                     break;
@@ -140,11 +163,12 @@ impl EventLoop {
             for pool in self.pools.due(self.now) {
                 self.decide(&pool, |_| None);
             }
+            self.replenish();
         }
     }
 
     /// The thread ends by a fault: nobody will ever fulfil the futures that are left.
-    pub(super) fn fail_all(&mut self, unhandled: VecDeque<Command>, what: &str) {
+    pub(super) fn fail_all(&mut self, (unhandled, called): (VecDeque<Command>, Vec<Called>), what: &str) {
         let lost = || Cause::Lost {
             what: what.to_owned(),
         };
@@ -159,6 +183,10 @@ impl EventLoop {
                 _ => {}
             }
         }
+        for Called { submitted, .. } in called {
+            submitted.slot.fail(lost());
+            self.context.leave();
+        }
         for start in std::mem::take(&mut self.later).into_values() {
             // Each finds that there is no supervisor, and ends its task so.
             start();
@@ -170,7 +198,7 @@ impl EventLoop {
             if let Some(slot) = &worker.slot {
                 slot.fail(lost());
             }
-            if worker.is_counted() {
+            if worker.is_counted {
                 self.context.leave();
             }
         }
@@ -190,20 +218,17 @@ impl EventLoop {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Order(submitted, order) => {
+            Command::Order(submitted, order) if order.is_spawn => {
                 let id = self.enter(*submitted, Kind::Process);
-                if order.is_spawn {
-                    let Some(worker) = self.workers.get(&id) else {
-                        return;
-                    };
-                    let lines = launch::spawn(&worker.options, &order);
-                    self.open(id, lines);
-                } else {
-                    let Some(worker) = self.workers.get(&id) else {
-                        return;
-                    };
-                    let options = worker.options.clone();
-                    self.launch(Launch::new(id, options, *order));
+                let Some(worker) = self.workers.get(&id) else {
+                    return;
+                };
+                let lines = launch::spawn(&worker.options, &order);
+                self.open(id, lines);
+            }
+            Command::Order(submitted, order) => {
+                if let Some((submitted, order)) = self.call_ready(*submitted, *order) {
+                    self.make_for(submitted, order);
                 }
             }
             Command::Adopt(submitted, lines) => {
@@ -232,6 +257,13 @@ impl EventLoop {
                 self.later.insert((when, ids::next_number()), start);
             }
             Command::Pool(pool) => self.decide(&pool, |_| None),
+            Command::CancelPooled(pool, slot) => {
+                if let Some((id, grace)) = pool.running(&slot, self.now) {
+                    let why = Why::Cancelled;
+                    self.tell(id, Event::End { why, grace });
+                }
+            }
+            Command::Calls(id) => self.write_calls(id),
             Command::RelayHasRoom => {
                 let paused: Vec<_> = self
                     .workers
@@ -248,7 +280,7 @@ impl EventLoop {
         }
     }
 
-    fn enter(&mut self, submitted: Submitted, kind: Kind) -> WorkerId {
+    pub(super) fn enter(&mut self, submitted: Submitted, kind: Kind) -> WorkerId {
         let Submitted {
             worker: id,
             slot,
@@ -259,7 +291,10 @@ impl EventLoop {
             grace: options.grace_or_default(),
             kind,
         };
-        self.workers.insert(id, Worker::new(Some(slot), None, options));
+        let mut worker = Worker::new(Some(slot), None, options);
+        // A thread counts its own end, and a pool its tasks.
+        worker.is_counted = kind == Kind::Process;
+        self.workers.insert(id, worker);
         self.tell(id, event);
         id
     }
@@ -307,7 +342,8 @@ impl EventLoop {
                     .poller
                     .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable);
             }
-            lines.calls = Some(calls).filter(|_| written == Written::Some || worker.pooled.is_some());
+            let is_needed = written == Written::Some || worker.pooled.is_some() || calls.is_holding();
+            lines.calls = Some(calls).filter(|_| is_needed);
         }
         let is_launched = lines.is_up;
         match watched {
@@ -356,8 +392,10 @@ impl EventLoop {
     }
 
     pub(super) fn exited(&mut self, id: WorkerId, status: ExitStatus) {
+        self.settle(id);
         self.drain(id);
         self.give_back(id);
+        self.call_again(id);
         if let Some(worker) = self.workers.get_mut(&id)
             && let Some(lines) = &worker.lines
             && lines.child.is_some()
@@ -389,6 +427,7 @@ impl EventLoop {
                     }
                     Action::Kill(id) => self.signal(id, true),
                     Action::Finish(id, why) => self.finish(id, why),
+                    Action::Idle(id) if self.ready.contains(&id) => self.offer(id),
                     Action::Idle(id) => self.idle(id),
                     Action::Unfit(id) => self.unfit(id),
                     Action::Release(id) => self.release(id),
@@ -427,9 +466,13 @@ impl EventLoop {
             // A server that does not answer would keep the next one waiting as long.
             self.dismiss(serial);
         }
+        let epoch = self.epoch(id);
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
+        if epoch.is_some_and(|epoch| epoch != worker.tail_epoch) {
+            worker.tail.clear();
+        }
         let answer = if why == Why::Answered {
             worker.answer.take()
         } else {
@@ -437,7 +480,7 @@ impl EventLoop {
         };
         let cause = match (why, answer) {
             (_, Some((Reply::Returned { is_err }, payload))) => {
-                let payload = Arc::new(payload);
+                let payload = payload.into();
                 return self.fulfil(id, Outcome::Returned { payload, is_err });
             }
             (_, Some((reply, _))) => Cause::of(reply),
@@ -476,6 +519,7 @@ impl EventLoop {
             return self.fulfil_pooled(id, outcome);
         }
         if let Some(slot) = worker.slot.take() {
+            self.fulfilled = Some(id);
             slot.end(outcome);
         }
     }
@@ -498,7 +542,12 @@ impl EventLoop {
                 self.poller.remove(child.exit());
             }
         }
-        let is_counted = worker.is_counted();
+        if self.ready.contains(&id) {
+            // It ended before its call, perhaps for a reason that would end others too.
+            self.ready.retain(|ready| *ready != id);
+            self.ready_in_vain += 1;
+        }
+        let is_counted = worker.is_counted;
         let pool = worker.pooled.as_ref().map(|pooled| Arc::clone(&pooled.core));
         drop(worker);
         if is_counted {
@@ -517,28 +566,33 @@ impl Worker {
             pooled,
             options,
             server: None,
+            ready: None,
+            entrance: None,
+            order: None,
+            is_counted: false,
             lines: None,
             tail: Vec::new(),
+            tail_epoch: 0,
             is_stderr_paused: false,
             is_paused: false,
             answer: None,
+            is_pid_claimed: false,
             launch_failure: None,
         }
     }
 
-    /// A thread counts its own end, and a pool its tasks.
-    fn is_counted(&self) -> bool {
-        self.options.method().is_isolated() && self.pooled.is_none()
-    }
-
-    fn pid(&self) -> Option<u32> {
+    pub(super) fn pid(&self) -> Option<u32> {
         let own = self.pooled.as_ref().and_then(|pooled| pooled.pid);
         own.or_else(|| self.slot.as_ref()?.pid())
     }
 
     pub(super) fn set_pid(&mut self, id: WorkerId, pid: u32) {
+        self.is_pid_claimed = false;
         if let Some(slot) = &self.slot {
             slot.set_pid(pid);
+        }
+        if let Some(ready) = &mut self.ready {
+            ready.pid = Some(pid);
         }
         if let Some(pooled) = &mut self.pooled {
             pooled.pid = Some(pid);
@@ -550,6 +604,7 @@ impl Worker {
     pub(super) fn set_first_pid(&mut self, id: WorkerId, pid: u32) {
         if self.pid().is_none() {
             self.set_pid(id, pid);
+            self.is_pid_claimed = true;
         }
     }
 }

@@ -19,6 +19,7 @@ impl EventLoop {
             // The program gave up rights, or took some: a worker has those that the program has at the call.
             server.retire();
             self.serving = None;
+            self.discard_ready(serial);
         }
         let serial = match self.serving {
             Some(serial) => serial,
@@ -97,7 +98,9 @@ impl EventLoop {
         self.poller.remove(server.control());
         self.poller.remove(server.room());
         server.child().signal(true);
-        for launch in server.take_unsent() {
+        let unsent = server.take_unsent();
+        self.discard_ready(serial);
+        for launch in unsent {
             self.launch(launch);
         }
     }
@@ -177,8 +180,10 @@ impl EventLoop {
         for id in workers {
             match &ended {
                 Ended::Lost(what) => {
+                    self.settle(id);
                     self.drain(id);
                     self.give_back(id);
+                    self.call_again(id);
                     self.tell(id, Event::Lost(what.clone()));
                 }
                 Ended::Refused(cause) => {

@@ -24,7 +24,20 @@
 //! ```
 //!
 //! It gets a `Finish` for each task, one more if it ends with or without a task before it was dismissed, and an `Idle`
-//! whenever it is ready for the next.
+//! whenever it is ready for the next. One that is linked is `Serving` instead of `Idle`: what it runs is the pool's affair,
+//! which tells when it has to end.
+
+//! A worker that is made before its call is `Idle` too, until a call is assigned to it. Called while it is launched or when
+//! it is idle, it goes on as one that was made for the call:
+//!
+//! ```text
+//!            Launched         Assigned
+//! Launching ---------> Idle -----------> Running
+//!     |                                     ^  Launched
+//!     +-- Assigned --> Launching -----------+
+//! ```
+//!
+//! Without a call it has a `Finish` that concerns nobody.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -57,14 +70,21 @@ pub(crate) enum Event {
     Exited(ExitStatus),
     /// The caller wants no result any more.
     Cancelled,
-    /// A pool's worker gets a task.
+    /// A worker of a pool, or one that was made before its call, gets a task.
     Assigned {
         limit: Option<Duration>,
         grace: Duration,
     },
+    /// A pool's worker gets its tasks from the pool from here on, without a word to the supervisor.
+    Linked,
+    /// What such a worker runs is to end so, and the worker with it.
+    End {
+        why: Why,
+        grace: Duration,
+    },
     /// A pool's worker has nothing more to do, and its channel is closed.
     Dismissed,
-    /// A pool's worker is not to live on, whatever it does.
+    /// A worker of a pool, or one without a call, is not to live on, whatever it does.
     Discarded,
     /// The process that watched the worker is gone, and the worker with it.
     Lost(String),
@@ -77,6 +97,8 @@ pub(crate) enum Kind {
     Process,
     /// A thread, which nobody can stop.
     Thread,
+    /// A process that is made before its call.
+    Ready,
     /// A process of a pool.
     Pooled,
     /// A thread of a pool.
@@ -91,9 +113,9 @@ pub(crate) enum Action {
     Kill(WorkerId),
     /// Fulfil the future.
     Finish(WorkerId, Why),
-    /// A pool's worker is ready for a task.
+    /// A worker of a pool, or one that was made before its call, is ready for a task.
     Idle(WorkerId),
-    /// A pool's worker that was idle will not be ready any more.
+    /// A worker that was idle will not be ready any more.
     Unfit(WorkerId),
     /// Close and forget everything of the worker.
     Release(WorkerId),
@@ -159,8 +181,10 @@ impl Worker {
 enum Phase {
     /// The deadline is when it is given up; there is none until somebody is at it.
     Launching,
-    /// A pool's, without a task; no deadline.
+    /// Without a task; no deadline.
     Idle,
+    /// A pool's, which gets tasks from the pool itself; no deadline.
+    Serving,
     /// The deadline is the task's time limit.
     Running,
     /// The deadline is when it is killed.
@@ -190,6 +214,13 @@ impl State {
                 .is_some_and(|worker| matches!(worker.phase, Phase::Running))
         })
         .collect()
+    }
+
+    /// Whether a worker that was made before its call may get one.
+    pub(crate) fn awaits_call(&self, id: WorkerId) -> bool {
+        self.workers.get(&id).is_some_and(|worker| {
+            worker.kind == Kind::Ready && matches!(worker.phase, Phase::Launching | Phase::Idle)
+        })
     }
 
     /// Whether the worker of a pool waits for a task.
@@ -224,7 +255,7 @@ impl State {
                 }
                 Phase::Closed => self.end(id, Why::Garbage(CLOSED.into()), now, actions),
                 Phase::Leaving => actions.push(Action::Kill(id)),
-                Phase::Idle => {}
+                Phase::Idle | Phase::Serving => {}
                 Phase::Ending { why, killed: false } => {
                     worker.phase = Phase::Ending { why, killed: true };
                     self.arm(id, now.checked_add(AFTER_KILL));
@@ -249,7 +280,7 @@ impl State {
             let phase = match kind {
                 Kind::Thread => Phase::Running,
                 Kind::PooledThread => Phase::Idle,
-                Kind::Process | Kind::Pooled => Phase::Launching,
+                Kind::Process | Kind::Ready | Kind::Pooled => Phase::Launching,
             };
             let worker = Worker {
                 phase,
@@ -263,7 +294,7 @@ impl State {
             match kind {
                 Kind::Thread => self.arm_limit(id, now),
                 Kind::PooledThread => actions.push(Action::Idle(id)),
-                Kind::Process | Kind::Pooled => {}
+                Kind::Process | Kind::Ready | Kind::Pooled => {}
             }
             return;
         }
@@ -271,7 +302,18 @@ impl State {
             return;
         };
         match (worker.phase.clone(), event) {
-            (Phase::Launching, Event::Launched) if worker.is_pooled() => {
+            (phase @ (Phase::Launching | Phase::Idle), Event::Assigned { limit, grace })
+                if worker.kind == Kind::Ready =>
+            {
+                worker.kind = Kind::Process;
+                worker.limit = limit;
+                worker.grace = grace;
+                if matches!(phase, Phase::Idle) {
+                    worker.phase = Phase::Running;
+                    self.arm_limit(id, now);
+                }
+            }
+            (Phase::Launching, Event::Launched) if worker.is_pooled() || worker.kind == Kind::Ready => {
                 worker.phase = Phase::Idle;
                 self.arm(id, None);
                 actions.push(Action::Idle(id));
@@ -282,11 +324,29 @@ impl State {
             }
             (Phase::Launching, Event::Awaited) => self.arm(id, now.checked_add(TO_LAUNCH)),
             (
-                Phase::Leaving | Phase::Ending { .. } | Phase::Running | Phase::Closed | Phase::Idle,
+                Phase::Leaving
+                | Phase::Ending { .. }
+                | Phase::Running
+                | Phase::Closed
+                | Phase::Idle
+                | Phase::Serving,
                 Event::Launched | Event::Awaited,
             ) => {}
 
-            (Phase::Idle, Event::Assigned { limit, grace }) => {
+            (Phase::Idle, Event::Linked) => worker.phase = Phase::Serving,
+            (_, Event::Linked) => {}
+            (phase @ (Phase::Serving | Phase::Closed), Event::End { why, grace }) => {
+                worker.grace = grace;
+                if matches!(phase, Phase::Serving) {
+                    actions.push(Action::Unfit(id));
+                }
+                self.end(id, why, now, actions);
+            }
+            (_, Event::End { .. }) => {}
+            (Phase::Serving, Event::Lingers) => worker.lingers = true,
+            // Whether an answer is due, the pool knows.
+            (Phase::Serving, Event::Replied | Event::Cancelled) => {}
+            (Phase::Idle | Phase::Serving, Event::Assigned { limit, grace }) => {
                 worker.phase = Phase::Running;
                 worker.limit = limit;
                 worker.grace = grace;
@@ -294,7 +354,7 @@ impl State {
             }
             // It is on its way out, and whoever has the task hears of that.
             (_, Event::Assigned { .. }) => {}
-            (Phase::Idle, Event::Dismissed) => {
+            (Phase::Idle | Phase::Serving, Event::Dismissed) => {
                 if worker.is_thread() {
                     return self.release(id, actions);
                 }
@@ -304,7 +364,12 @@ impl State {
             }
             (_, Event::Dismissed) => {}
             (Phase::Ending { .. } | Phase::Leaving, Event::Discarded) => {}
-            (_, Event::Discarded) => self.end(id, Why::Cancelled, now, actions),
+            (phase, Event::Discarded) => {
+                if matches!(phase, Phase::Serving) {
+                    actions.push(Action::Unfit(id));
+                }
+                self.end(id, Why::Cancelled, now, actions);
+            }
 
             (Phase::Launching | Phase::Running, Event::Lingers) => worker.lingers = true,
             (Phase::Running, Event::Replied) if worker.is_pooled() => {
@@ -327,18 +392,18 @@ impl State {
                 self.arm(id, until);
                 actions.push(Action::Finish(id, Why::Answered));
             }
-            (phase @ (Phase::Launching | Phase::Running | Phase::Idle), Event::Closed) => {
-                if matches!(phase, Phase::Idle) {
+            (phase @ (Phase::Launching | Phase::Running | Phase::Idle | Phase::Serving), Event::Closed) => {
+                if matches!(phase, Phase::Idle | Phase::Serving) {
                     actions.push(Action::Unfit(id));
                 }
                 worker.phase = Phase::Closed;
                 self.arm(id, now.checked_add(TO_LEAVE));
             }
             (
-                phase @ (Phase::Launching | Phase::Running | Phase::Closed | Phase::Idle),
+                phase @ (Phase::Launching | Phase::Running | Phase::Closed | Phase::Idle | Phase::Serving),
                 Event::Broken(why),
             ) => {
-                if matches!(phase, Phase::Idle) {
+                if matches!(phase, Phase::Idle | Phase::Serving) {
                     actions.push(Action::Unfit(id));
                 }
                 worker.grace = Duration::ZERO;

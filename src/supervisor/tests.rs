@@ -657,6 +657,146 @@ impl Life {
     }
 }
 
+// --- workers that are made before their calls ---
+
+#[test]
+fn worker_that_is_ready_becomes_that_of_its_call() {
+    use Action::{Finish, Idle, Kill, Release, Terminate, Unfit};
+    let ready = |steps: &[Step], wanted: &[Action]| check_pooled(Kind::Ready, steps, wanted);
+    let launched = || Happens(Event::Launched);
+    let replied = || Happens(Event::Replied);
+    let closed = || Happens(Event::Closed);
+    let done = exits(ExitStatus::Exited(0));
+    let answered = || Finish(ID, Why::Answered);
+
+    // Called when it is there, or while it is made.
+    ready(
+        &[launched(), assigned(), replied(), done.clone()],
+        &[Idle(ID), answered(), Release(ID)],
+    );
+    ready(
+        &[assigned(), launched(), replied(), done.clone()],
+        &[answered(), Release(ID)],
+    );
+    ready(
+        &[assigned(), replied(), launched(), done.clone()],
+        &[answered(), Release(ID)],
+    );
+    // One that does not leave after its answer.
+    ready(
+        &[launched(), assigned(), replied(), TimePasses, exits(SEGV)],
+        &[Idle(ID), answered(), Kill(ID), Release(ID)],
+    );
+    // The limit is that of the call, from the moment that the worker is there.
+    let timed_out = [Terminate(ID), Finish(ID, Why::TimedOut(LIMIT)), Release(ID)];
+    ready(
+        &[launched(), TimePasses, assigned(), TimePasses, exits(SEGV)],
+        &[&[Idle(ID)], &timed_out[..]].concat(),
+    );
+    ready(&[assigned(), launched(), TimePasses, exits(SEGV)], &timed_out);
+    ready(
+        &[launched(), assigned(), Happens(Event::Cancelled), exits(SEGV)],
+        &[Idle(ID), Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)],
+    );
+    // It is not made.
+    ready(
+        &[assigned(), Happens(Event::LaunchFailed)],
+        &[Finish(ID, Why::LaunchFailed), Release(ID)],
+    );
+    // It ends without a call, or is not wanted any more: that concerns nobody.
+    ready(
+        &[launched(), exits(SEGV)],
+        &[Idle(ID), Finish(ID, Why::Died(SEGV)), Release(ID)],
+    );
+    for before in [&[launched()][..], &[]] {
+        let idle: &[Action] = if before.is_empty() { &[] } else { &[Idle(ID)] };
+        ready(
+            &[before, &[Happens(Event::Discarded), assigned(), done.clone()]].concat(),
+            &[idle, &[Terminate(ID), Finish(ID, Why::Cancelled), Release(ID)]].concat(),
+        );
+    }
+    // One that speaks without having been called is called no more.
+    ready(
+        &[launched(), replied(), assigned(), exits(SEGV)],
+        &[
+            Idle(ID),
+            Unfit(ID),
+            Kill(ID),
+            Finish(ID, Why::Garbage(UNASKED.into())),
+            Release(ID),
+        ],
+    );
+    ready(
+        &[launched(), closed(), assigned(), exits(SEGV)],
+        &[Idle(ID), Unfit(ID), Finish(ID, Why::Died(SEGV)), Release(ID)],
+    );
+}
+
+/// Everything that can happen to a worker that is made before its call, in every order: one finish, one release, nothing
+/// after that, and a call is awaited only by one that is launched or idle.
+#[test]
+fn every_order_of_events_ends_a_ready_worker_once() {
+    let happenings = [
+        Happens(Event::Awaited),
+        Happens(Event::Launched),
+        assigned(),
+        Happens(Event::Replied),
+        Happens(Event::Cancelled),
+        Happens(Event::Closed),
+        Happens(Event::Discarded),
+        TimePasses,
+    ];
+    let endings = [
+        Happens(Event::Exited(ExitStatus::Exited(0))),
+        Happens(Event::Lost("gone".into())),
+        Happens(Event::LaunchFailed),
+    ];
+    let mut orders = 0;
+    permute(&happenings, &mut Vec::new(), &mut |before| {
+        let mut story = Story::begin(None, GRACE, Kind::Ready);
+        let mut is_called = false;
+        for step in before {
+            let awaited = story.state.awaits_call(ID);
+            let was_answered = story.finishes().contains(&&Why::Answered);
+            // The event loop calls only one that awaits it, and discards only one without a call.
+            match step {
+                Happens(Event::Assigned { .. }) if !awaited => continue,
+                Happens(Event::Assigned { .. }) => is_called = true,
+                Happens(Event::Discarded) if is_called => continue,
+                _ => {}
+            }
+            story.step(step);
+            assert!(!is_called || !story.state.awaits_call(ID), "{before:?}");
+            assert!(
+                is_called
+                    || was_answered
+                    || !matches!(story.actions.last(), Some(Action::Idle(_)))
+                    || story.state.awaits_call(ID),
+                "{before:?}"
+            );
+        }
+        for ending in &endings {
+            let mut story = story.clone();
+            story.step(ending);
+            let said = story.actions.clone();
+            assert_eq!(story.finishes().len(), 1, "{before:?} {ending:?}: {said:?}");
+            assert_eq!(
+                story.count(&Action::Release(ID)),
+                1,
+                "{before:?} {ending:?}: {said:?}"
+            );
+            assert_eq!(said.last(), Some(&Action::Release(ID)), "{before:?} {ending:?}");
+            assert_eq!(story.state.next_deadline(), None, "{before:?} {ending:?}");
+            for step in before.iter().chain(&endings) {
+                story.step(step);
+            }
+            assert_eq!(story.actions, said, "{before:?} {ending:?}");
+            orders += 1;
+        }
+    });
+    assert!(orders > 100_000, "{orders}");
+}
+
 mod with_processes {
     use super::super::context::{Command, send_for_test};
     use crate::ids::Name;

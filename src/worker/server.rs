@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 
 use crate::nesting;
-use crate::sys::{self, Control, Fd, ForkServer, Request, SameImage, ServerEvent, Spare};
+use crate::sys::{self, Control, Fd, ForkServer, Gate, Request, SameImage, ServerEvent};
 use crate::wire::{self, FromServer, Hello, Reply, ToServer};
 use crate::worker::{panics, run};
 
@@ -18,7 +18,6 @@ pub(super) fn serve(control: Control, hello: Hello, image: Result<SameImage, Rep
         server,
         pids: HashMap::new(),
         workers: HashMap::new(),
-        spares: Vec::new(),
     };
     let ended = match image.and_then(|image| preload(&hello, image).map(|()| image)) {
         Ok(image) => serving.run(image),
@@ -46,33 +45,31 @@ struct Serving {
     server: ForkServer,
     pids: HashMap<u64, i32>,
     workers: HashMap<i32, u64>,
-    /// Workers without work: a fork is then out of the way of the call that needs it.
-    spares: Vec<Spare>,
 }
 
 impl Serving {
     fn run(&mut self, image: SameImage) -> io::Result<()> {
         // What every worker would do first is done once.
         panics::install();
+        run::warm_up();
         sys::flush_output();
         self.server.settle()?;
         self.tell(&FromServer::Ready)?;
-        let mut may_fork = true;
         loop {
-            let wants_spare = may_fork && self.spares.len() < ForkServer::spare_workers();
-            let Some(event) = self.server.next(!wants_spare)? else {
-                // Nothing else to do. If it cannot be forked now, a launch will tell.
-                let spare = self.server.fork_spare(run::warm_up, |calls, replies, ready| {
-                    serve_one(calls, replies, ready, image);
-                });
-                may_fork = spare.is_ok();
-                self.spares.extend(spare);
-                continue;
-            };
-            may_fork = true;
-            match event {
+            match self.server.next()? {
                 ServerEvent::Request(Request { bytes, fds }) => match wire::decode(&bytes) {
-                    Ok(ToServer::Launch { worker }) => self.launch(worker, fds, image)?,
+                    Ok(ToServer::Launch { worker }) => {
+                        let forked = self.server.fork(fds, |calls, replies, ready| {
+                            serve_one(calls, replies, ready, image);
+                        });
+                        self.made(worker, forked)?;
+                    }
+                    Ok(ToServer::Prepare { worker }) => {
+                        let forked = self.server.fork_ready(fds, |calls, replies, gate, ready| {
+                            serve_when_called(calls, replies, gate, ready, image);
+                        });
+                        self.made(worker, forked)?;
+                    }
                     Ok(ToServer::Signal { worker, kill }) => {
                         // A worker that is not in the table has been reaped, and its exit is on its way.
                         if let Some(pid) = self.pids.get(&worker) {
@@ -84,7 +81,6 @@ impl Serving {
                     }
                 },
                 ServerEvent::Ended { pid, status } => {
-                    self.spares.retain(|spare| spare.pid() != pid);
                     if let Some(worker) = self.workers.remove(&pid) {
                         self.pids.remove(&worker);
                         self.tell(&FromServer::Exited { worker, status })?;
@@ -95,17 +91,13 @@ impl Serving {
         }
     }
 
-    fn launch(&mut self, worker: u64, fds: Vec<Fd>, image: SameImage) -> io::Result<()> {
-        while let Some(spare) = self.spares.pop() {
-            let pid = spare.pid();
-            if spare.hand_over(&fds) {
-                return self.launched(worker, pid);
+    fn made(&mut self, worker: u64, forked: io::Result<i32>) -> io::Result<()> {
+        match forked {
+            Ok(pid) => {
+                self.pids.insert(worker, pid);
+                self.workers.insert(pid, worker);
+                self.tell(&FromServer::Launched { worker, pid })
             }
-        }
-        match self.server.fork(fds, |calls, replies, ready| {
-            serve_one(calls, replies, ready, image)
-        }) {
-            Ok(pid) => self.launched(worker, pid),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 self.tell(&FromServer::NotLaunched {
@@ -117,12 +109,6 @@ impl Serving {
         }
     }
 
-    fn launched(&mut self, worker: u64, pid: i32) -> io::Result<()> {
-        self.pids.insert(worker, pid);
-        self.workers.insert(pid, worker);
-        self.tell(&FromServer::Launched { worker, pid })
-    }
-
     fn tell(&self, message: &FromServer) -> io::Result<()> {
         self.server
             .send(&wire::encode(message).map_err(io::Error::other)?)
@@ -132,6 +118,14 @@ impl Serving {
 /// In a worker.
 fn serve_one(calls: &Fd, replies: Fd, ready: io::Result<()>, image: SameImage) {
     if run::run_served(calls, replies, ready, image).is_err() {
+        sys::exit_now(run::CANNOT_ANSWER);
+    }
+}
+
+/// In a worker that was made before its call.
+fn serve_when_called(calls: &Fd, replies: Fd, gate: Fd, ready: io::Result<()>, image: SameImage) {
+    run::warm_up();
+    if run::run_when_called(calls, replies, ready, image, || Gate::pass(gate)).is_err() {
         sys::exit_now(run::CANNOT_ANSWER);
     }
 }
