@@ -115,6 +115,8 @@
 //!
 //! - A worker that is running costs two descriptors (three with `Spawn`, four with `Fork`), and one more while its arguments
 //!   are being written. A call beyond the limits of the system fails with [`ErrorKind::Launch`], on that call alone.
+//! - Arguments of many MiB are fast as `&[u8]`, `Vec<u8>` and [`SharedBytes`]; all else is encoded value by value, and
+//!   goes through a pipe.
 //! - A result has at most [`Options::max_result`] bytes. Results are checked: hostile bytes are an error, not a crash. A type
 //!   whose values take no bytes, such as `Vec<()>`, can still make the decoder count for long, and a recursive type can
 //!   exhaust the stack; do not return those from a worker that you do not trust.
@@ -153,6 +155,8 @@ mod callbacks;
 mod limiter;
 mod sync;
 mod argument;
+mod shared;
+mod buffers;
 mod error;
 mod ids;
 mod nesting;
@@ -160,6 +164,8 @@ mod supervisor;
 mod launch;
 mod worker;
 mod transport;
+mod board;
+mod payload;
 mod wire;
 #[allow(
     unsafe_code,
@@ -182,6 +188,7 @@ pub use messages::{Messages, Progress};
 pub use options::{Options, StartMethod, Stderr, set_default_start};
 pub use parallel::{Joined, Parallel, Split};
 pub use pool::{Idle, Map, Pool, PoolBuilder, PoolStats, Rejected, Shutdown, WorkerInfo, WorkerState};
+pub use shared::SharedBytes;
 pub use task::{allow_fork_with_threads, fork, fork_with, init, preload, wait_idle};
 pub use task_context::TaskContext;
 pub use waitfor::{

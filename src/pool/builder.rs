@@ -56,6 +56,7 @@ pub struct PoolBuilder {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     queue: Option<usize>,
+    spin: Duration,
     options: Options,
 }
 
@@ -74,6 +75,7 @@ impl PoolBuilder {
             environment: Vec::new(),
             directory: None,
             queue: None,
+            spin: LONGEST_SPIN,
             options: Options::new(),
         }
     }
@@ -156,6 +158,16 @@ impl PoolBuilder {
         self
     }
 
+    /// How long a thread that waits for a result, and a worker that waits for its next task, may look out for it before
+    /// they sleep: waking up takes longer than many a task. Default, and at most: 50 µs. Zero: they sleep at once.
+    ///
+    /// It is left out where the process may use one core only, and after it was in vain, the more often the longer that
+    /// lasts: tasks that take long, and machines that are busy, make that so.
+    pub fn spin(mut self, limit: Duration) -> Self {
+        self.spin = limit;
+        self
+    }
+
     /// What its tasks run with where their own options say nothing: time limit, priority, retries and the like. What
     /// becomes of stderr is set here for all its tasks, as is the program of `Spawn`. A start method in it is that of the
     /// pool; a time limit and a grace in it are those of `worker_init` and `worker_exit` too.
@@ -234,6 +246,10 @@ impl PoolBuilder {
         {
             return invalid("current_dir", &format!("{directory:?}"), "it is no directory");
         }
+        if self.spin > LONGEST_SPIN {
+            let value = format!("{:?}", self.spin);
+            return invalid("spin", &value, "a core is not kept busy for longer than 50 µs");
+        }
         let hook = |call: Option<Call<()>>| -> Result<Option<Work>> {
             let work = call.map(|call| call.work()).transpose();
             work.map_err(|cause| Error::new("", cause))
@@ -265,6 +281,7 @@ impl PoolBuilder {
             environment: self.environment,
             directory: self.directory,
             depth: depth.max(nesting::depth() + 1),
+            spin: if has_cores() { self.spin } else { Duration::ZERO },
             surroundings: Arc::new(surroundings),
         })
     }
@@ -288,6 +305,14 @@ pub(super) fn check_workers(workers: usize) -> Result<()> {
 
 /// More processes than that no system has.
 const MOST_WORKERS: usize = 1 << 22;
+
+/// Whether two threads of this process can run at once.
+fn has_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
+}
+
+/// Longer than it takes to wake a thread.
+const LONGEST_SPIN: Duration = Duration::from_micros(50);
 
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -20,7 +20,7 @@ use crate::future::TaskFuture;
 use crate::ids::TaskId;
 use crate::options::{Options, PoolSpec};
 use crate::slot::{Again, Slot};
-use crate::supervisor::{self, Doing, NotTaken, Patience, PoolCore};
+use crate::supervisor::{self, Doing, NotTaken, Patience, PoolCore, Terms};
 use crate::work::Work;
 
 pub use crate::supervisor::Shutdown;
@@ -305,12 +305,18 @@ impl Pool {
         patience: Patience,
     ) -> std::result::Result<TaskFuture<T>, Box<Rejected<T>>> {
         let name = call.task_name();
-        let options = self.options_for(call.options());
         let slot = supervisor::slot(name);
+        let merged = call.own_options().map(|own| self.options_for(own));
+        let options = merged.as_ref().unwrap_or(&self.core.settings.options);
         let kill_on_drop = options.kill_on_drop;
-        let taken = attempt::checked_depth(&options)
+        let checked = match &merged {
+            Some(options) => attempt::checked_depth(options),
+            // Those of the pool were checked when it was made.
+            None => attempt::depth(),
+        };
+        let taken = checked
             .and_then(|_| call.work().map_err(|cause| Error::new("", cause)))
-            .and_then(|work| self.enter(&slot, options, work, patience));
+            .and_then(|work| self.enter(&slot, merged.as_ref(), work, patience));
         match taken {
             Ok(()) => Ok(TaskFuture::new(slot, kill_on_drop)),
             Err(error) => {
@@ -452,8 +458,12 @@ impl Pool {
 
     /// Its workers, in no order.
     pub fn workers(&self) -> Vec<WorkerInfo> {
+        if !self.is_ours() {
+            return Vec::new();
+        }
+        let at_work = self.core.tasks_at_work();
         let look = self.core.look(|state, _| {
-            let workers = state.workers().map(|(_, worker)| WorkerInfo {
+            let workers = state.workers().map(|(id, worker)| WorkerInfo {
                 pid: worker.pid,
                 state: match worker.doing {
                     Doing::Starting | Doing::Initializing => WorkerState::Starting,
@@ -461,7 +471,7 @@ impl Pool {
                     Doing::Busy => WorkerState::Busy,
                     Doing::Exiting | Doing::Leaving => WorkerState::Leaving,
                 },
-                task: worker.task,
+                task: worker.task.or_else(|| at_work.get(&id).copied()),
                 tasks_done: worker.tasks_done,
                 since: worker.since,
             });
@@ -507,24 +517,29 @@ impl Pool {
     pub(crate) fn enter(
         &self,
         slot: &Arc<Slot>,
-        options: Options,
+        options: Option<&Options>,
         work: Work,
         patience: Patience,
     ) -> Result<()> {
-        let core = Arc::clone(&self.core);
+        let core = &self.core;
+        let terms = match options {
+            Some(options) => Arc::new(Terms::of(options)),
+            None => Arc::clone(&core.terms),
+        };
+        let options = options.unwrap_or(&core.settings.options);
         if let Some(rule) = options.retry() {
-            let (core, work, options) = (Arc::clone(&core), work.clone(), options.clone());
+            let (core, work, terms) = (Arc::clone(core), work.clone(), Arc::clone(&terms));
             let start = Arc::new(move |slot: &Arc<Slot>, pause| {
-                core.queue_again(slot, work.clone(), &options, pause);
+                core.queue_again(slot, work.clone(), Arc::clone(&terms), pause);
             });
             slot.set_again(Again { rule, start });
         }
-        let limiter = options.limit.clone();
-        let taken = match &limiter {
-            None => core.submit(slot, work, &options, patience),
+        let taken = match &options.limit {
+            None => core.submit(slot, work, terms, patience),
             Some(limiter) => core.admit(slot, patience).map(|()| {
+                let core = Arc::clone(core);
                 attempt::wait_for_permit(slot, limiter, move |slot| {
-                    core.queue_again(slot, work, &options, Duration::ZERO);
+                    core.queue_again(slot, work, terms, Duration::ZERO);
                 });
             }),
         };

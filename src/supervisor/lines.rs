@@ -1,8 +1,14 @@
 //! The event loop's dealings with the pipes of workers: replies, messages and stderr come in, calls go out.
 
+use std::sync::Arc;
+
+use crate::error::Cause;
 use crate::ids::WorkerId;
 use crate::options::Stderr;
+use crate::shared;
 use crate::supervisor::event_loop::{Channel, EventLoop};
+use crate::supervisor::lanes::Said;
+use crate::supervisor::pools::PoolCore;
 use crate::supervisor::state::{Event, Why};
 use crate::sys::{Incoming, Interest};
 use crate::transport::{Outgoing, Read, Written};
@@ -16,9 +22,13 @@ impl EventLoop {
     }
 
     pub(super) fn read_replies(&mut self, id: WorkerId, most: usize) {
+        self.settle(id);
         // A dead worker's messages are read to the end, whoever takes them.
         let is_draining = most == READS_TO_DRAIN;
         for _ in 0..most {
+            let linked = self.linked(id);
+            let mut heard = Vec::new();
+            let mut board = None;
             let mut events = Vec::new();
             let mut go_on = false;
             let mut is_over = false;
@@ -33,17 +43,32 @@ impl EventLoop {
             }
             let (slot, answer, pid) = (&worker.slot, &mut worker.answer, &mut None);
             let mut is_full = false;
+            let mut needs_bytes = false;
             let is_being_called = lines.calls.as_ref().is_some_and(Outgoing::is_pending);
-            lines.replies.step(&mut self.buffer, |read| match read {
+            // Whose answer is too long is found out when it is known whose it is. Every task whose answer was read had been
+            // handed over before that.
+            let limit = || linked.as_ref().map(|pool| pool.most_result(id));
+            lines.replies.step(&mut self.buffer, limit, |read| match read {
                 Read::Frame(Frame {
                     message: Report { pid: speaker, reply },
                     payload,
                 }) => {
                     *pid = Some(speaker);
                     match (reply, slot) {
+                        (reply, _) if linked.is_some() => heard.push((reply, payload)),
+                        (Reply::Board { is_open }, _) => board = Some(is_open),
+                        (Reply::Bell, _) => {}
                         (Reply::Ready, _) => {
                             lines.is_up = true;
                             events.push(Event::Launched);
+                        }
+                        (Reply::NeedsBytes, _) if answer.is_none() && !is_being_called && !needs_bytes => {
+                            needs_bytes = true
+                        }
+                        (Reply::Shares, _) if answer.is_none() && !is_being_called => {
+                            if let Some(calls) = &mut lines.calls {
+                                calls.answered(|| false);
+                            }
                         }
                         (Reply::Lingers, _) => events.push(Event::Lingers),
                         // What comes after the answer concerns nobody.
@@ -89,6 +114,13 @@ impl EventLoop {
             if let Some(pid) = *pid {
                 worker.set_first_pid(id, pid);
             }
+            if !heard.is_empty() {
+                self.hear_linked(id, heard);
+            }
+            if let Some(is_open) = board {
+                self.board_answered(id, is_open);
+            }
+            let events = self.after_step(id, events, needs_bytes);
             for event in events {
                 self.tell(id, event);
             }
@@ -98,7 +130,149 @@ impl EventLoop {
         }
     }
 
+    /// The pool that a linked worker gets its tasks from.
+    fn linked(&self, id: WorkerId) -> Option<Arc<PoolCore>> {
+        let pooled = self.workers.get(&id)?.pooled.as_ref()?;
+        pooled.is_linked.then(|| Arc::clone(&pooled.core))
+    }
+
+    /// What came by the pipe from a linked worker, in order.
+    pub(super) fn hear_linked(&mut self, id: WorkerId, frames: Vec<(Reply, Vec<u8>)>) {
+        let mut full = None;
+        for (reply, payload) in frames {
+            let Some(pooled) = self.pooled(id) else {
+                return;
+            };
+            if !pooled.is_linked {
+                return;
+            }
+            let pool = Arc::clone(&pooled.core);
+            let now = self.now;
+            if reply == Reply::Bell {
+                continue;
+            }
+            let said = match (reply, pool.at_work(id, now)) {
+                (Reply::Message, Some(slot)) => {
+                    if !slot.deliver(payload) {
+                        full = Some(slot.id);
+                    }
+                    continue;
+                }
+                (Reply::Progress { done, total }, Some(slot)) => {
+                    slot.set_progress(done, total);
+                    continue;
+                }
+                (Reply::Lingers, Some(_)) => {
+                    self.tell(id, Event::Lingers);
+                    continue;
+                }
+                (Reply::Shares, Some(_)) => {
+                    pool.shares(id);
+                    continue;
+                }
+                (Reply::NeedsBytes, Some(_)) if pool.needs_bytes(id) => {
+                    self.write_calls(id);
+                    continue;
+                }
+                (Reply::NeedsBytes, _) => {
+                    let what = "it asked for bytes that it has".to_owned();
+                    self.tell(id, Event::Broken(Why::Garbage(what)));
+                    return;
+                }
+                (Reply::Returned { is_err }, Some(_)) => {
+                    // What the task wrote came before its end.
+                    self.read_stderr(id, READS_TO_DRAIN);
+                    let payload = payload.into();
+                    Some(Said::Returned { payload, is_err })
+                }
+                (reply, Some(_)) => {
+                    self.read_stderr(id, READS_TO_DRAIN);
+                    Some(Said::Failed(Cause::of(reply), self.take_tail(id)))
+                }
+                (_, None) => None,
+            };
+            if !said.is_some_and(|said| pool.said(id, said, now)) {
+                let what = "it answered a call that it was not given".to_owned();
+                self.tell(id, Event::Broken(Why::Garbage(what)));
+                return;
+            }
+        }
+        let Some(pool) = self.pooled(id).map(|pooled| Arc::clone(&pooled.core)) else {
+            return;
+        };
+        let at_work = pool.at_work(id, self.now).map(|slot| slot.id);
+        // With its answer a task has no more to say, and the worker goes on with another.
+        if full.is_some() && full == at_work {
+            self.pause(id);
+        }
+    }
+
+    /// What the task wrote to stderr that a linked worker is at.
+    fn take_tail(&mut self, id: WorkerId) -> Vec<u8> {
+        let epoch = self.epoch(id);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return Vec::new();
+        };
+        match epoch == Some(worker.tail_epoch) {
+            true => std::mem::take(&mut worker.tail),
+            false => Vec::new(),
+        }
+    }
+
+    /// Reads no more of a worker's messages until there is room for them.
+    pub(super) fn pause(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id)
+            && !std::mem::replace(&mut worker.is_paused, true)
+            && let Some(lines) = &worker.lines
+        {
+            self.poller.remove(lines.replies.fd());
+        }
+    }
+
+    /// What the worker's words mean for what is attached to its call.
+    fn after_step(&mut self, id: WorkerId, mut events: Vec<Event>, needs_bytes: bool) -> Vec<Event> {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return events;
+        };
+        let has_answered = worker.answer.is_some();
+        let pid = worker.pid().filter(|_| !worker.is_pid_claimed);
+        let is_pooled = worker.pooled.is_some();
+        let Some(lines) = &mut worker.lines else {
+            return events;
+        };
+        if needs_bytes && !lines.calls.as_mut().is_some_and(Outgoing::push_bytes) {
+            let what = "it asked for bytes that it has".to_owned();
+            events.push(Event::Broken(Why::Garbage(what)));
+            return events;
+        }
+        let Some(calls) = &mut lines.calls else {
+            return events;
+        };
+        if needs_bytes
+            && calls.step() == Written::Some
+            && let Err(error) = self
+                .poller
+                .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable)
+        {
+            let what = format!("its call cannot be written: {error}");
+            events.push(Event::Broken(Why::Garbage(what)));
+        }
+        let is_holding = has_answered && calls.is_holding();
+        if is_holding {
+            calls.answered(|| pid.is_some_and(shared::is_open_book));
+        }
+        if has_answered && !is_pooled && !calls.is_pending() {
+            // It waits for another call.
+            lines.calls = None;
+        }
+        if is_holding {
+            self.context.plan_to_tidy(self.now);
+        }
+        events
+    }
+
     pub(super) fn read_stderr(&mut self, id: WorkerId, most: usize) {
+        self.settle(id);
         for _ in 0..most {
             let Some(worker) = self.workers.get_mut(&id) else {
                 return;
@@ -108,6 +282,18 @@ impl EventLoop {
             };
             match stderr.read(&mut self.buffer) {
                 Ok(Incoming::Bytes(count)) => {
+                    let epoch = self.epoch(id);
+                    let Some(worker) = self.workers.get_mut(&id) else {
+                        return;
+                    };
+                    if let Some(epoch) = epoch
+                        && std::mem::replace(&mut worker.tail_epoch, epoch) != epoch
+                    {
+                        worker.tail.clear();
+                    }
+                    let Some(stderr) = worker.lines.as_mut().and_then(|lines| lines.stderr.as_mut()) else {
+                        return;
+                    };
                     let bytes = &self.buffer[..count];
                     keep_tail(&mut worker.tail, bytes);
                     if worker.options.stderr_or_default() == Stderr::Tee
@@ -164,6 +350,16 @@ impl EventLoop {
     }
 
     pub(super) fn write_calls(&mut self, id: WorkerId) {
+        if let Some(pool) = self.linked(id) {
+            let token = Channel::Calls.token(id.0);
+            let is_done = pool.write_calls(id).unwrap_or(true);
+            pool.with_calls(id, |calls| match is_done {
+                true => self.poller.remove(calls.fd()),
+                // It is there, or the worker cannot be watched, and its calls wait until it ends.
+                false => _ = self.poller.add(calls.fd(), token, Interest::Writable),
+            });
+            return;
+        }
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
@@ -176,7 +372,8 @@ impl EventLoop {
             .is_none_or(|calls| calls.step() != Written::Some);
         if is_done && let Some(calls) = lines.calls.take() {
             self.poller.remove(calls.fd());
-            lines.calls = worker.pooled.as_ref().map(|_| calls);
+            let is_needed = worker.pooled.is_some() || calls.is_holding();
+            lines.calls = Some(calls).filter(|_| is_needed);
         }
     }
 }

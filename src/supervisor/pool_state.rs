@@ -8,11 +8,16 @@
 //!
 //! [`decide`](PoolState::decide) is called after whatever happened; what it returns is to be done. It never asks for the
 //! same thing twice.
+//!
+//! A worker that is *linked* gets its tasks by [`hand`](PoolState::hand), in whatever thread, and may have several at hand;
+//! it is busy while it has any. The others are assigned one task at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Rank, TaskId, WorkerId};
+use crate::supervisor::waiting::Waiting;
+use crate::sync::Count;
 
 /// How a pool is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,20 +84,27 @@ pub(crate) struct PoolWorker {
     pub(crate) since: Instant,
     pub(crate) tasks_done: u64,
     pub(crate) pid: Option<u32>,
-    /// What it runs, while it is busy.
+    /// What it runs, while it is busy and not linked.
     pub(crate) task: Option<TaskId>,
+    pub(crate) is_linked: bool,
+    /// Tasks that were handed to it while it is linked.
+    pub(crate) at_hand: usize,
 }
 
 /// One pool. `T`: a task that waits.
 #[derive(Debug)]
 pub(crate) struct PoolState<T> {
     pub(crate) rules: Rules,
-    queue: BTreeMap<Rank, T>,
+    queue: Waiting<T>,
     /// Tasks between two attempts, by when they come back to the queue.
     resting: BTreeMap<(Instant, Rank), T>,
     numbers: u64,
-    /// Tasks that were submitted and have not ended.
-    outstanding: usize,
+    /// Tasks that were submitted and have not ended. Their ends are counted without a look at the rest.
+    outstanding: Count,
+    /// Tasks at hand behind those that their workers are at.
+    ahead: usize,
+    /// Workers that are to get no more tasks and have none.
+    spent: Vec<WorkerId>,
     workers: BTreeMap<WorkerId, PoolWorker>,
     /// Idle workers, the one that was busy last at the end: it has the warmest caches, and the others may time out.
     idle: VecDeque<WorkerId>,
@@ -113,10 +125,12 @@ impl<T> PoolState<T> {
     pub(crate) fn new(rules: Rules, prestart: usize) -> Self {
         PoolState {
             rules,
-            queue: BTreeMap::new(),
+            queue: Waiting::default(),
             resting: BTreeMap::new(),
             numbers: 0,
-            outstanding: 0,
+            outstanding: Count::default(),
+            ahead: 0,
+            spent: Vec::new(),
             workers: BTreeMap::new(),
             idle: VecDeque::new(),
             starting: 0,
@@ -139,9 +153,9 @@ impl<T> PoolState<T> {
             .is_none_or(|most| self.waiting() + elsewhere < most)
     }
 
-    /// Tasks that no worker has.
+    /// Tasks that no worker is at.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len() + self.resting.len()
+        self.queue.len() + self.resting.len() + self.ahead
     }
 
     /// The place at the end of those with this priority.
@@ -153,7 +167,7 @@ impl<T> PoolState<T> {
 
     /// Queues a task, whether there is room or not.
     pub(crate) fn push(&mut self, rank: Rank, task: T) {
-        self.queue.insert(rank, task);
+        self.queue.push(rank, task);
     }
 
     /// Queues a task later.
@@ -163,29 +177,32 @@ impl<T> PoolState<T> {
 
     /// Takes a task back that has not begun.
     pub(crate) fn remove(&mut self, rank: Rank) -> Option<T> {
-        self.queue.remove(&rank).or_else(|| {
+        self.queue.remove(rank).or_else(|| {
             let key = *self.resting.keys().find(|(_, resting)| *resting == rank)?;
             self.resting.remove(&key)
         })
     }
 
-    /// A task was submitted.
-    pub(crate) fn begun(&mut self) {
-        self.outstanding += 1;
-    }
-
-    /// A task has ended.
-    pub(crate) fn ended(&mut self) {
-        self.outstanding -= 1;
+    /// A task was submitted; whether it is the only one.
+    pub(crate) fn begun(&mut self) -> bool {
+        self.outstanding.add()
     }
 
     pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding
+        self.outstanding.get()
+    }
+
+    /// Where whoever ends a task counts it.
+    pub(crate) fn counter(&self) -> Count {
+        self.outstanding.clone()
     }
 
     /// Whether a task that was just queued could get on if somebody called [`decide`](PoolState::decide).
     pub(crate) fn wants_decision(&self) -> bool {
-        !self.idle.is_empty() || self.is_broken || self.may_launch() && self.starting < self.queue.len()
+        self.is_broken
+            || !self.spent.is_empty()
+            || !self.queue.is_empty() && !self.idle.is_empty()
+            || self.queue.len() + self.ahead > 0 && self.is_worker_wanted()
     }
 
     pub(crate) fn close(&mut self, how: Shutdown) {
@@ -198,11 +215,21 @@ impl<T> PoolState<T> {
     }
 
     pub(crate) fn queued(&self) -> usize {
+        self.queue.len() + self.ahead
+    }
+
+    /// Tasks that were handed to nobody.
+    pub(crate) fn queued_here(&self) -> usize {
         self.queue.len()
     }
 
+    /// Whether some were handed out behind others.
+    pub(crate) fn has_ahead(&self) -> bool {
+        self.ahead > 0
+    }
+
     pub(crate) fn first_priority(&self) -> Option<i32> {
-        self.queue.first_key_value().map(|(rank, _)| rank.priority)
+        self.queue.first().map(|rank| rank.priority)
     }
 
     pub(crate) fn workers(&self) -> impl Iterator<Item = (WorkerId, &PoolWorker)> {
@@ -232,7 +259,113 @@ impl<T> PoolState<T> {
         self.is_over
     }
 
+    // --- linked workers ---
+
+    /// The worker, which is idle, gets its tasks by [`hand`](PoolState::hand) from here on.
+    pub(crate) fn link(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.is_linked = true;
+        }
+    }
+
+    /// An idle worker that is linked: the one that was busy last.
+    pub(crate) fn idle_linked(&self) -> Option<WorkerId> {
+        let is_linked = |id: &&WorkerId| self.workers.get(id).is_some_and(|worker| worker.is_linked);
+        self.idle.iter().rev().find(is_linked).copied()
+    }
+
+    /// Whether tasks are handed out behind those that workers are at: not while a worker that does not exist yet could
+    /// have them.
+    pub(crate) fn hands_ahead(&self) -> bool {
+        self.starting == 0 && !self.may_launch() && self.closing.is_none_or(|how| how == Shutdown::Finish)
+    }
+
+    /// How many more tasks the worker may be handed.
+    pub(crate) fn room_of(&self, id: WorkerId) -> usize {
+        let Some(worker) = self.workers.get(&id) else {
+            return 0;
+        };
+        // One that is spent is about to be dismissed.
+        let may_have = worker.is_linked
+            && matches!(worker.doing, Doing::Idle | Doing::Busy)
+            && !self.spent.contains(&id)
+            && self.staying() <= self.rules.max_workers;
+        match self.rules.max_tasks_per_worker {
+            _ if !may_have => 0,
+            Some(most) => usize::try_from(most.saturating_sub(worker.tasks_done))
+                .unwrap_or(usize::MAX)
+                .saturating_sub(worker.at_hand),
+            None => usize::MAX,
+        }
+    }
+
+    /// The rank of the task that is next.
+    pub(crate) fn first(&self) -> Option<(Rank, &T)> {
+        self.queue.first_with_thing()
+    }
+
+    /// Hands the next task to a linked worker.
+    pub(crate) fn hand(&mut self, id: WorkerId, now: Instant) -> Option<(Rank, T)> {
+        let worker = self.workers.get_mut(&id)?;
+        let next = self.queue.pop_first()?;
+        match worker.doing {
+            Doing::Idle => {
+                worker.doing = Doing::Busy;
+                worker.since = now;
+                match self.idle.back() == Some(&id) {
+                    true => _ = self.idle.pop_back(),
+                    false => self.idle.retain(|other| *other != id),
+                }
+            }
+            _ => self.ahead += 1,
+        }
+        worker.at_hand += 1;
+        Some(next)
+    }
+
+    /// Tasks that were at hand are not any more: they were done, `ended` of them, or taken back.
+    pub(crate) fn unhand(&mut self, id: WorkerId, count: usize, ended: usize, now: Instant) {
+        let is_surplus = self.staying() > self.rules.max_workers;
+        let most = self.rules.max_tasks_per_worker;
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let before = worker.at_hand;
+        worker.at_hand -= count.min(before);
+        worker.tasks_done += ended as u64;
+        self.ahead -= before.saturating_sub(1) - worker.at_hand.saturating_sub(1);
+        let is_spent = most.is_some_and(|most| worker.tasks_done >= most) || is_surplus;
+        if worker.at_hand == 0 && before > 0 && worker.doing == Doing::Busy {
+            worker.doing = Doing::Idle;
+            worker.since = now;
+            match is_spent {
+                true => self.spent.push(id),
+                false => self.idle.push_back(id),
+            }
+        }
+        if ended > 0 {
+            self.worked();
+        }
+    }
+
     // --- what happens to workers ---
+
+    /// Whether the worker is idle once it is [`ready`](PoolState::ready).
+    pub(crate) fn becomes_idle(&self, id: WorkerId) -> bool {
+        let Some(worker) = self.workers.get(&id) else {
+            return false;
+        };
+        let most = self.rules.max_tasks_per_worker;
+        match worker.doing {
+            Doing::Starting => !self.rules.has_init,
+            Doing::Initializing | Doing::Idle => true,
+            Doing::Busy => {
+                self.staying() <= self.rules.max_workers
+                    && most.is_none_or(|most| worker.tasks_done + 1 < most)
+            }
+            Doing::Exiting | Doing::Leaving => false,
+        }
+    }
 
     /// The worker is ready for its next call.
     pub(crate) fn ready(&mut self, id: WorkerId, now: Instant) -> Option<PoolAction<T>> {
@@ -275,13 +408,16 @@ impl<T> PoolState<T> {
 
     /// An idle worker cannot be used any more; it is on its way out.
     pub(crate) fn unfit(&mut self, id: WorkerId, now: Instant) {
-        if let Some(worker) = self.workers.get_mut(&id)
-            && worker.doing == Doing::Idle
-        {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.is_linked = false;
+            if worker.doing != Doing::Idle {
+                return;
+            }
             worker.doing = Doing::Leaving;
             let is_new = worker.tasks_done == 0;
             self.leaving += 1;
             self.idle.retain(|other| *other != id);
+            self.spent.retain(|other| *other != id);
             if is_new {
                 self.failed(now);
             }
@@ -293,6 +429,8 @@ impl<T> PoolState<T> {
         let Some(worker) = self.workers.remove(&id) else {
             return;
         };
+        self.ahead -= worker.at_hand.saturating_sub(1);
+        self.spent.retain(|other| *other != id);
         match worker.doing {
             Doing::Starting | Doing::Initializing => {
                 self.starting -= 1;
@@ -361,20 +499,23 @@ impl<T> PoolState<T> {
             && entry.key().0 <= now
         {
             let ((_, rank), task) = entry.remove_entry();
-            self.queue.insert(rank, task);
+            self.queue.push(rank, task);
         }
         if self.closing == Some(Shutdown::Kill) {
             self.kill_all(&mut actions);
         }
-        while !self.idle.is_empty()
+        while !self.queue.is_empty()
+            && let Some(id) = self.take_idle_unlinked()
             && let Some((_, task)) = self.queue.pop_first()
-            && let Some(id) = self.idle.pop_back()
         {
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.doing = Doing::Busy;
                 worker.since = now;
             }
             actions.push(PoolAction::Assign(id, task));
+        }
+        for id in std::mem::take(&mut self.spent) {
+            actions.extend(self.dismiss(id, now));
         }
         self.shrink(now, &mut actions);
         while self.is_worker_wanted()
@@ -389,13 +530,15 @@ impl<T> PoolState<T> {
                 tasks_done: 0,
                 pid: None,
                 task: None,
+                is_linked: false,
+                at_hand: 0,
             };
             self.workers.insert(id, worker);
             self.starting += 1;
             self.prestart = self.prestart.saturating_sub(1);
             actions.push(PoolAction::Launch(id));
         }
-        if self.closing.is_some() && self.outstanding == 0 && self.workers.is_empty() {
+        if self.closing.is_some() && self.outstanding() == 0 && self.workers.is_empty() {
             self.is_over = true;
             actions.push(PoolAction::Over);
         }
@@ -404,7 +547,10 @@ impl<T> PoolState<T> {
 
     /// When [`decide`](PoolState::decide) has to be called though nothing happens.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let rest = self.rest_until.filter(|_| self.is_worker_wanted());
+        // While one is starting, no other is made after a failure, however late it is.
+        let rest = self
+            .rest_until
+            .filter(|_| self.is_worker_wanted() && self.starting == 0);
         let resting = self.resting.first_key_value().map(|((when, _), _)| *when);
         rest.into_iter().chain(resting).chain(self.idle_deadline()).min()
     }
@@ -415,13 +561,14 @@ impl<T> PoolState<T> {
         self.is_over = true;
         self.workers.clear();
         self.idle.clear();
-        (self.starting, self.leaving) = (0, 0);
+        self.spent.clear();
+        (self.starting, self.leaving, self.ahead) = (0, 0, 0);
         self.rest_until = None;
         self.drain().collect()
     }
 
     fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
-        let queue = std::mem::take(&mut self.queue).into_values();
+        let queue = self.queue.take_all();
         queue.chain(std::mem::take(&mut self.resting).into_values())
     }
 
@@ -432,6 +579,13 @@ impl<T> PoolState<T> {
         }
         let first = self.workers.get(self.idle.front()?)?;
         first.since.checked_add(self.rules.idle_timeout)
+    }
+
+    /// The idle worker that was busy last, if it is not linked: those that are have been handed what there was.
+    fn take_idle_unlinked(&mut self) -> Option<WorkerId> {
+        let is_linked = |id: &WorkerId| self.workers.get(id).is_some_and(|worker| worker.is_linked);
+        let at = self.idle.iter().rposition(|id| !is_linked(id))?;
+        self.idle.remove(at)
     }
 
     /// Workers that are not on their way out.
@@ -445,7 +599,7 @@ impl<T> PoolState<T> {
 
     fn is_worker_wanted(&self) -> bool {
         let is_open = self.closing.is_none();
-        let for_queue = self.starting < self.queue.len();
+        let for_queue = self.starting < self.queue.len() + self.ahead;
         let for_min = is_open && self.staying() < self.rules.min_workers;
         let for_start = is_open && self.prestart > 0;
         self.may_launch() && (for_queue || for_min || for_start)
@@ -466,6 +620,7 @@ impl<T> PoolState<T> {
     fn dismiss(&mut self, id: WorkerId, now: Instant) -> Option<PoolAction<T>> {
         let worker = self.workers.get_mut(&id)?;
         worker.since = now;
+        worker.is_linked = false;
         self.leaving += 1;
         Some(if self.rules.has_exit {
             worker.doing = Doing::Exiting;
@@ -478,6 +633,7 @@ impl<T> PoolState<T> {
 
     fn kill_all(&mut self, actions: &mut Vec<PoolAction<T>>) {
         self.idle.clear();
+        self.spent.clear();
         for (id, worker) in &mut self.workers {
             match worker.doing {
                 Doing::Leaving => continue,

@@ -159,7 +159,7 @@ impl Story {
     fn end(&mut self, task: u32) {
         assert!(!self.ended.contains(&task), "task {task} ended twice");
         self.ended.push(task);
-        self.state.ended();
+        self.state.counter().take();
     }
 
     fn oldest(&self, doing: Doing) -> Option<WorkerId> {
@@ -684,4 +684,79 @@ fn explore(rules: &Rules, steps: &[Step], course: &mut Vec<Step>, left: u32, eac
             course.pop();
         }
     }
+}
+
+/// A pool of linked workers, each with a task at hand.
+fn linked(workers: usize) -> (PoolState<u32>, Vec<WorkerId>, Instant) {
+    let (mut state, now, mut next) = (PoolState::new(rules(0, workers), workers), Instant::now(), 0);
+    state.decide(now, || {
+        next += 1;
+        WorkerId(next)
+    });
+    let ids: Vec<WorkerId> = (1..=workers as u64).map(WorkerId).collect();
+    for (&id, task) in ids.iter().zip(0..) {
+        state.ready(id, now);
+        state.link(id);
+        let rank = state.next_rank(0);
+        state.push(rank, task);
+        assert_eq!(state.hand(state.idle_linked().unwrap(), now), Some((rank, task)));
+    }
+    (state, ids, now)
+}
+
+#[test]
+fn worker_that_is_to_be_dismissed_gets_no_more_tasks() {
+    let (mut state, ids, now) = linked(2);
+    state.resize(1);
+    state.unhand(ids[0], 1, 1, now);
+    // It was one too many when it was done; that it is not any more changes nothing.
+    state.resize(2);
+    assert_eq!(state.idle_linked(), None);
+    assert_eq!(state.room_of(ids[0]), 0);
+    let actions = state.decide(now, || WorkerId(9));
+    assert!(actions.contains(&PoolAction::Dismiss(ids[0])), "{actions:?}");
+}
+
+#[test]
+fn tasks_at_hand_are_counted_as_waiting_behind_the_first() {
+    let (mut state, ids, now) = linked(1);
+    for task in 0..3 {
+        let rank = state.next_rank(0);
+        state.push(rank, task);
+        assert!(state.hands_ahead());
+        assert_eq!(state.hand(ids[0], now).unwrap(), (rank, task));
+    }
+    assert_eq!((state.waiting(), state.queued(), state.queued_here()), (3, 3, 0));
+    // One done, one taken back.
+    state.unhand(ids[0], 2, 1, now);
+    assert_eq!(state.waiting(), 1);
+    state.unhand(ids[0], 2, 2, now);
+    assert_eq!((state.waiting(), state.idle_linked()), (0, Some(ids[0])));
+    state.gone(ids[0], now);
+    assert_eq!(state.waiting(), 0);
+}
+
+#[test]
+fn rest_after_failures_is_no_deadline_while_a_worker_starts() {
+    let (mut now, mut next) = (Instant::now(), 0);
+    let mut state = PoolState::new(rules(0, 4), 0);
+    for task in 0..4 {
+        let rank = state.next_rank(0);
+        state.push(rank, task);
+    }
+    for _ in 0..3 {
+        let actions = state.decide(now, || {
+            next += 1;
+            WorkerId(next)
+        });
+        for action in actions {
+            if let PoolAction::Launch(id) = action {
+                state.gone(id, now);
+            }
+        }
+        now = state.next_deadline().unwrap_or(now).max(now);
+    }
+    // One is tried now; until it is known what becomes of it there is nothing to do.
+    state.decide(now, || WorkerId(100));
+    assert!(state.next_deadline().is_none_or(|deadline| deadline > now));
 }

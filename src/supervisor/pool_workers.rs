@@ -1,20 +1,26 @@
 //! The event loop's dealings with pools: their workers are made, get tasks, and go.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::error::{Cause, Error, ErrorKind};
-use crate::ids::{About, Name, WorkerId};
+use crate::ids::{About, Name, Rank, WorkerId};
 use crate::launch::{self, Launch};
+use crate::options::Stderr;
+use crate::payload::Payload;
 use crate::slot::{Outcome, Place, Slot};
 use crate::supervisor::context::{self, Command, Context};
 use crate::supervisor::event_loop::{Channel, EventLoop, Worker};
-use crate::supervisor::pool_state::{self, PoolAction, PoolState};
-use crate::supervisor::pools::{self, Decided, PoolCore, PoolTask};
-use crate::supervisor::state::{Event, Kind};
-use crate::sys::Interest;
+use crate::supervisor::lanes::Lane;
+use crate::supervisor::lines::READS_AT_ONCE;
+use crate::supervisor::pool_state::{self, PoolAction};
+use crate::supervisor::pools::{self, Decided, Inner, PoolCore, PoolTask};
+use crate::supervisor::state::{Event, Kind, Why};
+use crate::sys::{Fd, Interest, SharedBoard};
 use crate::transport::Written;
+use crate::wire::{self, ToWorker};
 use crate::work::Work;
 
 /// The pools that are not over.
@@ -65,8 +71,25 @@ pub(super) struct Pooled {
     pub(super) core: Arc<PoolCore>,
     pub(super) pid: Option<u32>,
     doing: Doing,
+    pub(super) board: Offer,
+    /// It gets its tasks over a lane of the pool.
+    pub(super) is_linked: bool,
     /// A worker that is a thread.
     thread: Option<mpsc::Sender<ThreadTask>>,
+}
+
+/// A worker's board.
+pub(super) enum Offer {
+    /// None was offered.
+    NotYet,
+    /// The descriptor stays open until the worker has answered.
+    Made {
+        board: SharedBoard,
+        _descriptor: Fd,
+    },
+    Open(SharedBoard),
+    /// There is none, or it stands on a lane.
+    No,
 }
 
 enum Doing {
@@ -74,7 +97,7 @@ enum Doing {
     /// The first or the last call of the pool.
     Init,
     Exit,
-    Task(PoolTask),
+    Task(PoolTask, Rank),
 }
 
 /// A task for a worker that is a thread.
@@ -89,11 +112,12 @@ impl EventLoop {
     pub(super) fn decide(
         &mut self,
         pool: &Arc<PoolCore>,
-        happened: impl FnOnce(&mut PoolState<PoolTask>) -> Option<PoolAction<PoolTask>>,
+        happened: impl FnOnce(&mut Inner) -> Option<PoolAction<PoolTask>>,
     ) {
         let Decided {
             actions,
             deadline,
+            overdue,
             is_over,
         } = pool.decide(self.now, happened);
         if is_over {
@@ -101,6 +125,14 @@ impl EventLoop {
             self.pools.remove(pool);
         } else {
             self.pools.set(pool, deadline);
+        }
+        for id in overdue {
+            // An answer that lies in the pipe came in time, however long the loop took to come to it.
+            self.read_replies(id, READS_AT_ONCE);
+            if let Some((limit, grace)) = pool.overdue(id, self.now) {
+                let why = Why::TimedOut(limit);
+                self.tell(id, Event::End { why, grace });
+            }
         }
         self.pool_actions
             .extend(actions.into_iter().map(|action| (Arc::clone(pool), action)));
@@ -137,6 +169,8 @@ impl EventLoop {
             core: Arc::clone(pool),
             pid: None,
             doing: Doing::Nothing,
+            board: Offer::NotYet,
+            is_linked: false,
             thread: None,
         };
         let grace = options.grace_or_default();
@@ -170,7 +204,7 @@ impl EventLoop {
         }
     }
 
-    fn pooled(&mut self, id: WorkerId) -> Option<&mut Pooled> {
+    pub(super) fn pooled(&mut self, id: WorkerId) -> Option<&mut Pooled> {
         self.workers.get_mut(&id)?.pooled.as_mut()
     }
 
@@ -180,12 +214,141 @@ impl EventLoop {
         if self.state.is_ending(id) {
             return;
         }
+        self.offer_board(id);
         let Some(pooled) = self.pooled(id) else {
             return;
         };
         let pool = Arc::clone(&pooled.core);
         let now = self.now;
-        self.decide(&pool, |state| state.ready(id, now));
+        let becomes_idle = pool.look(|state, _| state.becomes_idle(id)) == Some(true);
+        let lane = if becomes_idle { self.lane(id) } else { None };
+        self.decide(&pool, |inner| {
+            let action = inner.state.ready(id, now);
+            if let Some(lane) = lane {
+                inner.link(lane);
+            }
+            action
+        });
+    }
+
+    /// Makes a board for a worker of a pool, and tells it so.
+    fn offer_board(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let (Some(pooled), Some(lines)) = (&mut worker.pooled, &mut worker.lines) else {
+            return;
+        };
+        if !matches!(pooled.board, Offer::NotYet) {
+            return;
+        }
+        pooled.board = Offer::No;
+        // Without one, everything goes through the pipes.
+        let Ok((board, fd, name)) = SharedBoard::new() else {
+            return;
+        };
+        let offer = ToWorker::Board(wire::Board {
+            name,
+            spin: pooled.core.settings.spin,
+            is_heard: matches!(worker.options.stderr_or_default(), Stderr::Tee | Stderr::Capture),
+            setup: lines.setup.take(),
+        });
+        if let Some(calls) = &mut lines.calls
+            && let Ok(frame) = wire::frame_head(&offer, 0)
+        {
+            calls.push_frame(frame, Payload::EMPTY);
+            pooled.board = Offer::Made {
+                board,
+                _descriptor: fd,
+            };
+            self.step_calls(id);
+        }
+    }
+
+    /// The worker has opened its board, or cannot.
+    pub(super) fn board_answered(&mut self, id: WorkerId, is_open: bool) {
+        let Some(pooled) = self.pooled(id) else {
+            return;
+        };
+        pooled.board = match std::mem::replace(&mut pooled.board, Offer::No) {
+            Offer::Made { board, .. } if is_open => Offer::Open(board),
+            _ => Offer::No,
+        };
+        let pool = Arc::clone(&pooled.core);
+        let is_idle = pool.look(|state, _| state.doing(id)) == Some(Some(pool_state::Doing::Idle));
+        if is_idle
+            && self.state.is_idle(id)
+            && let Some(lane) = self.lane(id)
+        {
+            self.decide(&pool, |inner| {
+                inner.link(lane);
+                None
+            });
+        }
+    }
+
+    /// The lane of a worker whose board is open and that is idle.
+    fn lane(&mut self, id: WorkerId) -> Option<Lane> {
+        let worker = self.workers.get_mut(&id)?;
+        let pooled = worker.pooled.as_mut()?;
+        let calls = &mut worker.lines.as_mut()?.calls;
+        if calls.is_none() || !matches!(pooled.board, Offer::Open(_)) {
+            return None;
+        }
+        let Offer::Open(board) = std::mem::replace(&mut pooled.board, Offer::No) else {
+            return None;
+        };
+        let calls = calls.take()?;
+        pooled.is_linked = true;
+        // What earlier tasks wrote is not the next one's.
+        worker.tail.clear();
+        let settings = &pooled.core.settings;
+        let pid = pooled.pid.unwrap_or_default();
+        let lane = Lane::new(
+            id,
+            (pid, !worker.is_pid_claimed),
+            settings.depth,
+            calls,
+            board,
+            settings.spin,
+        );
+        self.tell(id, Event::Linked);
+        Some(lane)
+    }
+
+    /// A worker that was linked is to do something that its pool's own tasks are not: it gets its channel back.
+    fn unlink(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if let Some(pooled) = &mut worker.pooled
+            && std::mem::replace(&mut pooled.is_linked, false)
+            && let Some(lines) = &mut worker.lines
+        {
+            lines.calls = pooled.core.unlink(id);
+        }
+    }
+
+    /// Writes what it can of a worker's calls, and goes on when there is room.
+    fn step_calls(&mut self, id: WorkerId) -> Option<Cause> {
+        let lines = self.workers.get_mut(&id)?.lines.as_mut()?;
+        let calls = lines.calls.as_mut()?;
+        if calls.step() != Written::Some {
+            return None;
+        }
+        let token = Channel::Calls.token(id.0);
+        let watched = self.poller.add(calls.fd(), token, Interest::Writable);
+        watched
+            .err()
+            .filter(|error| error.kind() != io::ErrorKind::AlreadyExists)
+            .map(|error| Cause::launch("watch the worker", error))
+    }
+
+    /// What tells a linked worker's tasks apart.
+    pub(super) fn epoch(&mut self, id: WorkerId) -> Option<u32> {
+        let now = self.now;
+        let pooled = self.pooled(id).filter(|pooled| pooled.is_linked)?;
+        Some(pooled.core.epoch(id, now))
     }
 
     /// A worker without a task cannot be used any more.
@@ -193,10 +356,13 @@ impl EventLoop {
         let Some(pooled) = self.pooled(id) else {
             return;
         };
-        let pool = Arc::clone(&pooled.core);
+        let (pool, is_linked) = (Arc::clone(&pooled.core), pooled.is_linked);
         let now = self.now;
-        self.decide(&pool, |state| {
-            state.unfit(id, now);
+        if is_linked {
+            pool.recall(id, now);
+        }
+        self.decide(&pool, |inner| {
+            inner.state.unfit(id, now);
             None
         });
     }
@@ -204,13 +370,14 @@ impl EventLoop {
     /// A worker is gone.
     pub(super) fn gone(&mut self, pool: &Arc<PoolCore>, id: WorkerId) {
         let now = self.now;
-        self.decide(pool, |state| {
-            state.gone(id, now);
+        self.decide(pool, |inner| {
+            inner.state.gone(id, now);
             None
         });
     }
 
     fn run_hook(&mut self, id: WorkerId, doing: Doing) {
+        self.unlink(id);
         let Some(pooled) = self.pooled(id) else {
             return;
         };
@@ -231,34 +398,36 @@ impl EventLoop {
     fn assign(&mut self, pool: &Arc<PoolCore>, id: WorkerId, task: PoolTask) {
         if !self.state.is_idle(id) {
             // It went after this was decided.
-            pool.put_back(task);
+            if let Some(rank) = task.slot.rank() {
+                pool.put_back(task, rank);
+            }
             return self.decide(pool, |_| None);
         }
+        let rank = task.slot.rank().unwrap_or_default();
         let is_cancelled = task.slot.set_place(Place::Worker(self.context, id));
         if is_cancelled {
             task.slot.fail(Cause::Cancelled);
             let now = self.now;
-            return self.decide(pool, |state| {
-                state.unassign(id, now);
+            return self.decide(pool, |inner| {
+                inner.state.unassign(id, now);
                 None
             });
         }
-        let (slot, work, limit, grace) = (Arc::clone(&task.slot), task.work.clone(), task.limit, task.grace);
-        let max_result = task.max_result;
+        let (slot, work, terms) = (Arc::clone(&task.slot), task.work.clone(), Arc::clone(&task.terms));
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
         if let Some(lines) = &mut worker.lines {
-            lines.replies.set_limit(max_result);
+            lines.replies.set_limit(terms.max_result);
         }
         let pid = worker.pooled.as_mut().and_then(|pooled| {
-            pooled.doing = Doing::Task(task);
+            pooled.doing = Doing::Task(task, rank);
             pooled.pid
         });
         if let Some(pid) = pid {
             slot.set_pid(pid);
         }
-        self.hand_over(id, &slot, &work, limit, grace);
+        self.hand_over(id, &slot, &work, terms.limit, terms.grace);
         // A cancel since then has sent its word, which is read after this.
     }
 
@@ -296,24 +465,13 @@ impl EventLoop {
             None => {
                 let mut call = work.call(slot, depth, limit);
                 call.setup = worker.lines.as_mut().and_then(|lines| lines.setup.take());
-                let head = launch::call_head(call, work.payload.len());
-                match (head, worker.lines.as_mut().and_then(|lines| lines.calls.as_mut())) {
-                    (Ok(head), Some(calls)) => {
-                        calls.push(head, Arc::clone(&work.payload));
-                        if calls.step() == Written::Some {
-                            let watched =
-                                self.poller
-                                    .add(calls.fd(), Channel::Calls.token(id.0), Interest::Writable);
-                            watched
-                                .err()
-                                .map(|error| Cause::launch("watch the worker", error))
-                        } else {
-                            None
-                        }
-                    }
-                    (Err(cause), _) => Some(cause),
+                let calls = worker.lines.as_mut().and_then(|lines| lines.calls.as_mut());
+                let sent = calls.map(|calls| launch::send(calls, call, &work.payload));
+                match sent {
+                    Some(Ok(())) => self.step_calls(id),
+                    Some(Err(cause)) => Some(cause),
                     // It closed its channel, and its exit follows.
-                    (_, None) => None,
+                    None => None,
                 }
             }
         };
@@ -334,6 +492,16 @@ impl EventLoop {
             return;
         };
         let pool = Arc::clone(&pooled.core);
+        let mut had_task = false;
+        if std::mem::replace(&mut pooled.is_linked, false)
+            && let Outcome::Failed(error) = &outcome
+        {
+            pool.with_calls(id, |calls| self.poller.remove(calls.fd()));
+            had_task = pool.lane_ended(id, error, self.now);
+        }
+        let Some(pooled) = self.pooled(id) else {
+            return;
+        };
         let doing = std::mem::replace(&mut pooled.doing, Doing::Nothing);
         let is_err = outcome.is_err();
         let has_died = matches!(&outcome, Outcome::Failed(error) if is_death(error.kind()));
@@ -341,7 +509,9 @@ impl EventLoop {
             pool.worker_died();
         }
         match (doing, outcome) {
-            (Doing::Task(_), outcome) => {
+            (Doing::Task(PoolTask { work, .. }, _), outcome) => {
+                // First: the next call may use the memory of its arguments.
+                drop(work);
                 if let Some(slot) = slot {
                     slot.end(outcome);
                 }
@@ -358,7 +528,7 @@ impl EventLoop {
             }
             (Doing::Exit, _) if is_err => pool.hook_failed(),
             // One that was to end has no reason of its own.
-            (Doing::Nothing, Outcome::Failed(error)) if error.kind() != ErrorKind::Cancelled => {
+            (Doing::Nothing, Outcome::Failed(error)) if !had_task && error.kind() != ErrorKind::Cancelled => {
                 pool.worker_failed(error);
             }
             _ => {}
@@ -381,15 +551,16 @@ impl EventLoop {
             return;
         };
         match std::mem::replace(&mut pooled.doing, Doing::Nothing) {
-            Doing::Task(task) => match pooled.core.give_back(task) {
+            Doing::Task(task, rank) => match pooled.core.give_back(task, rank) {
                 Ok(()) => worker.slot = None,
-                Err(task) => pooled.doing = Doing::Task(task),
+                Err(task) => pooled.doing = Doing::Task(task, rank),
             },
             other => pooled.doing = other,
         }
     }
 
     fn dismiss_worker(&mut self, id: WorkerId) {
+        self.unlink(id);
         self.hang_up(id);
         self.tell(id, Event::Dismissed);
     }
@@ -403,6 +574,11 @@ impl EventLoop {
             return;
         };
         pooled.thread = None;
+        if pooled.is_linked
+            && let Some(calls) = pooled.core.close_lane(id)
+        {
+            self.poller.remove(calls.fd());
+        }
         if let Some(calls) = worker.lines.as_mut().and_then(|lines| lines.calls.take()) {
             self.poller.remove(calls.fd());
         }
@@ -428,6 +604,7 @@ fn thread_worker(
     let run = move || {
         for ThreadTask { slot, work, about } in tasks {
             let answer = work.run_here(&slot, depth, about);
+            drop(work);
             // A dead supervisor has failed the task.
             let _ = context.send(Command::ThreadAnswered(id, Box::new(answer)));
         }

@@ -2,35 +2,53 @@
 //!
 //! Lock order: a pool's lock before a slot's. With a pool locked nothing ends, nothing is launched, and no user code runs.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Cause, Error};
 use crate::ids::{self, Rank, TaskId, WorkerId};
 use crate::launch::{Order, Surroundings};
 use crate::options::{Options, StartMethod};
+use crate::payload::Payload;
 use crate::slot::{Outcome, Place, Queue, Slot};
 use crate::supervisor::context::{self, Command, Context};
+use crate::supervisor::handing::Lanes;
+use crate::supervisor::lanes::Ends;
 use crate::supervisor::pool_state::{PoolAction, PoolState, Rules, Shutdown};
-use crate::sync::{lock, sleep_on};
+use crate::sync::{Count, lock, sleep_on};
 use crate::sys;
 use crate::work::Work;
 
-/// A task that waits in a pool.
+/// A task that waits in a pool, or is at one of its workers.
 #[derive(Clone)]
 pub(crate) struct PoolTask {
     pub(crate) slot: Arc<Slot>,
     pub(crate) work: Work,
-    pub(crate) rank: Rank,
+    pub(crate) terms: Arc<Terms>,
+}
+
+/// What holds for a task in a pool; many have the same.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) priority: i32,
     pub(crate) limit: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) max_result: u64,
-    /// How many workers died with it in their hands before they began it.
-    pub(crate) returned: u32,
+}
+
+impl Terms {
+    pub(crate) fn of(options: &Options) -> Terms {
+        Terms {
+            priority: options.priority.unwrap_or_default(),
+            limit: options.timeout,
+            grace: options.grace_or_default(),
+            max_result: options.max_result_or_default(),
+        }
+    }
 }
 
 /// How a pool is made.
@@ -47,6 +65,8 @@ pub(crate) struct PoolSettings {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) depth: u32,
     pub(crate) surroundings: Arc<Surroundings>,
+    /// How long a thread that waits, or a worker, may look out before it sleeps. Zero: not at all.
+    pub(crate) spin: Duration,
 }
 
 impl PoolSettings {
@@ -59,6 +79,7 @@ impl PoolSettings {
             && self.directory == other.directory
             && self.init == other.init
             && self.exit == other.exit
+            && self.spin == other.spin
     }
 }
 
@@ -66,14 +87,21 @@ impl PoolSettings {
 pub(crate) struct PoolCore {
     pub(crate) id: u64,
     pub(crate) settings: PoolSettings,
-    context: &'static Context,
+    /// What holds for calls that have no options of their own.
+    pub(crate) terms: Arc<Terms>,
+    pub(super) context: &'static Context,
     generation: u64,
-    inner: Mutex<Inner>,
-    changed: Condvar,
+    pub(super) me: Weak<PoolCore>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) changed: Condvar,
+    outstanding: Count,
+    /// How many wait for the end of a task, whichever it is; and one more when the pool is closed or a task is limited.
+    pub(super) watched: AtomicUsize,
 }
 
-struct Inner {
-    state: PoolState<PoolTask>,
+pub(super) struct Inner {
+    pub(super) state: PoolState<PoolTask>,
+    pub(super) lanes: Lanes,
     /// The last reason for which a worker could not be made.
     failure: Option<Error>,
     /// Tasks that were taken in and wait for a permit.
@@ -81,7 +109,7 @@ struct Inner {
     /// Guards that hold back new tasks.
     guards: usize,
     /// Threads that sleep on `changed`.
-    sleepers: usize,
+    pub(super) sleepers: usize,
     counts: Counts,
 }
 
@@ -114,15 +142,9 @@ pub(super) struct Decided {
     pub(super) actions: Vec<PoolAction<PoolTask>>,
     /// When it has to decide again though nothing happens.
     pub(super) deadline: Option<Instant>,
+    /// Linked workers whose tasks have had their time, unless an answer lies in the pipe.
+    pub(super) overdue: Vec<WorkerId>,
     pub(super) is_over: bool,
-}
-
-/// A task that was just queued.
-struct Queued {
-    /// It was cancelled before, and is not in the queue.
-    is_cancelled: bool,
-    /// The supervisor has to look.
-    rings: bool,
 }
 
 /// How long a submission may wait for room.
@@ -138,13 +160,17 @@ pub(crate) enum Patience {
 impl PoolCore {
     pub(crate) fn new(settings: PoolSettings, context: &'static Context) -> Arc<PoolCore> {
         let state = PoolState::new(settings.rules.clone(), settings.prestart);
-        Arc::new(PoolCore {
+        Arc::new_cyclic(|me| PoolCore {
             id: ids::next_number(),
+            terms: Arc::new(Terms::of(&settings.options)),
             settings,
             context,
             generation: sys::generation(),
+            me: Weak::clone(me),
+            outstanding: state.counter(),
             inner: Mutex::new(Inner {
                 state,
+                lanes: Lanes::default(),
                 failure: None,
                 limited: HashMap::new(),
                 guards: 0,
@@ -152,6 +178,7 @@ impl PoolCore {
                 counts: Counts::default(),
             }),
             changed: Condvar::new(),
+            watched: AtomicUsize::new(0),
         })
     }
 
@@ -179,23 +206,29 @@ impl PoolCore {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         work: Work,
-        options: &Options,
+        terms: Arc<Terms>,
         patience: Patience,
     ) -> Result<(), NotTaken> {
         let mut inner = self.let_in(patience)?;
-        let task = self.task(slot, work, options, &mut inner);
-        let queued = self.queue(&mut inner, task, None);
-        drop(inner);
         self.count(slot);
-        self.after_queueing(slot, queued);
+        let task = PoolTask {
+            slot: Arc::clone(slot),
+            work,
+            terms,
+        };
+        let mut ends = Ends::new();
+        let rings = self.queue(&mut inner, task, None, &mut ends);
+        drop(inner);
+        self.finish(ends, rings);
         Ok(())
     }
 
     /// Takes a task in that has to wait for a permit before it queues.
     pub(crate) fn admit(self: &Arc<Self>, slot: &Arc<Slot>, patience: Patience) -> Result<(), NotTaken> {
         let mut inner = self.let_in(patience)?;
-        inner.limited.insert(slot.id, Arc::clone(slot));
-        drop(inner);
+        if inner.limited.insert(slot.id, Arc::clone(slot)).is_none() {
+            self.watched.fetch_add(1, Ordering::SeqCst);
+        }
         self.count(slot);
         Ok(())
     }
@@ -205,16 +238,28 @@ impl PoolCore {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         work: Work,
-        options: &Options,
+        terms: Arc<Terms>,
         pause: Duration,
     ) {
         let when = Instant::now().checked_add(pause).filter(|_| !pause.is_zero());
         let mut inner = lock(&self.inner);
-        inner.limited.remove(&slot.id);
-        let task = self.task(slot, work, options, &mut inner);
-        let queued = self.queue(&mut inner, task, when);
+        self.admitted(&mut inner, slot.id);
+        let task = PoolTask {
+            slot: Arc::clone(slot),
+            work,
+            terms,
+        };
+        let mut ends = Ends::new();
+        let rings = self.queue(&mut inner, task, when, &mut ends);
         drop(inner);
-        self.after_queueing(slot, queued);
+        self.finish(ends, rings);
+    }
+
+    /// A task does not wait for a permit any more.
+    fn admitted(&self, inner: &mut Inner, task: TaskId) {
+        if inner.limited.remove(&task).is_some() {
+            self.watched.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Waits until one more task may come in.
@@ -241,73 +286,96 @@ impl PoolCore {
                 Patience::Until(deadline) => Some(deadline),
                 Patience::None => return Err(NotTaken::Full),
             };
-            inner.sleepers += 1;
-            let slept = sleep_on(&self.changed, inner, deadline);
-            let is_late = slept.is_err();
-            inner = slept.unwrap_or_else(|inner| inner);
-            inner.sleepers -= 1;
+            let is_late;
+            (inner, is_late) = self.sleep(inner, deadline);
             if is_late && !inner.may_take() {
                 return Err(NotTaken::Full);
             }
         }
-        inner.state.begun();
-        self.context.enter();
+        // All tasks of a pool count as one: a number less that every thread writes for each.
+        if inner.state.begun() {
+            self.context.enter();
+        }
         inner.counts.submitted += 1;
         Ok(inner)
     }
 
+    /// One sleep on `changed`; whether the deadline has passed.
+    fn sleep<'a>(
+        &self,
+        mut inner: MutexGuard<'a, Inner>,
+        deadline: Option<Instant>,
+    ) -> (MutexGuard<'a, Inner>, bool) {
+        inner.sleepers += 1;
+        let slept = sleep_on(&self.changed, inner, deadline);
+        let is_late = slept.is_err();
+        let mut inner = slept.unwrap_or_else(|inner| inner);
+        inner.sleepers -= 1;
+        (inner, is_late)
+    }
+
     /// Has the task counted until it has ended.
     fn count(self: &Arc<Self>, slot: &Slot) {
-        let counted: Box<dyn Any + Send> = Box::new(Counted {
-            pool: Arc::clone(self),
-            task: slot.id,
-        });
         // If it has ended already, it is not counted any more.
-        slot.hold(counted);
-    }
-
-    fn task(&self, slot: &Arc<Slot>, work: Work, options: &Options, inner: &mut Inner) -> PoolTask {
-        PoolTask {
-            slot: Arc::clone(slot),
-            work,
-            rank: inner.state.next_rank(options.priority.unwrap_or_default()),
-            limit: options.timeout,
-            grace: options.grace_or_default(),
-            max_result: options.max_result_or_default(),
-            returned: 0,
+        if !slot.enter(Arc::clone(self) as Arc<dyn Queue>) {
+            self.discount();
         }
     }
 
-    fn queue(self: &Arc<Self>, inner: &mut Inner, task: PoolTask, when: Option<Instant>) -> Queued {
-        let (slot, rank) = (Arc::clone(&task.slot), task.rank);
-        match when {
-            Some(when) => inner.state.push_later(when, rank, task),
-            None => inner.state.push(rank, task),
-        }
-        // With the pool locked: whoever takes the task out of the queue says so after this, and one that is cancelled
-        // already is never seen there.
-        let is_cancelled = slot.set_place(Place::Queue(Arc::clone(self) as Arc<dyn Queue>, rank));
-        if is_cancelled {
-            inner.state.remove(rank);
-        }
-        Queued {
-            is_cancelled,
-            rings: when.is_some() || inner.state.closing.is_some() || inner.state.wants_decision(),
+    fn discount(&self) {
+        if self.outstanding.take() {
+            self.context.leave();
         }
     }
 
-    fn after_queueing(self: &Arc<Self>, slot: &Arc<Slot>, queued: Queued) {
-        if queued.is_cancelled {
-            slot.fail(Cause::Cancelled);
+    /// Puts a task where it waits, and hands out what can be; whether the supervisor has to look.
+    pub(super) fn queue(
+        &self,
+        inner: &mut Inner,
+        task: PoolTask,
+        when: Option<Instant>,
+        ends: &mut Ends,
+    ) -> bool {
+        let slot = Arc::clone(&task.slot);
+        let rank = inner.state.next_rank(task.terms.priority);
+        // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
+        if slot.set_place(Place::Pool(rank)) {
+            ends.push((slot, Outcome::cancelled(&task.slot)));
+            return false;
         }
-        if queued.rings {
+        if let Some(when) = when {
+            inner.state.push_later(when, rank, task);
+            return true;
+        }
+        inner.state.push(rank, task);
+        self.feed_new(inner, rank.priority, ends)
+            || inner.state.closing.is_some()
+            || inner.state.wants_decision()
+    }
+
+    /// Ends tasks, now that the pool is not locked any more, and has the supervisor look if it is to.
+    pub(super) fn finish(&self, ends: Ends, rings: bool) {
+        for lane in ends.bells {
+            lane.ring_worker();
+        }
+        for (slot, outcome) in ends.tasks {
+            slot.end(outcome);
+        }
+        if rings {
             self.ring();
         }
     }
 
     /// Has the supervisor decide.
-    fn ring(self: &Arc<Self>) {
-        if let Err(cause) = self.context.send(Command::Pool(Arc::clone(self))) {
+    pub(super) fn ring(&self) {
+        self.send(Command::Pool);
+    }
+
+    pub(super) fn send(&self, command: impl FnOnce(Arc<PoolCore>) -> Command) {
+        // Whoever has it now keeps it for as long as this takes.
+        if let Some(me) = self.me.upgrade()
+            && let Err(cause) = self.context.send(command(me))
+        {
             self.fail_all(cause);
         }
     }
@@ -330,8 +398,17 @@ impl PoolCore {
         let mut inner = lock(&self.inner);
         inner.failure = Some(Error::new("", cause.clone()));
         let mut slots: Vec<_> = inner.state.abandon().into_iter().map(|task| task.slot).collect();
-        slots.extend(inner.limited.drain().map(|(_, slot)| slot));
+        let limited: Vec<_> = inner.limited.drain().map(|(_, slot)| slot).collect();
+        self.watched.fetch_sub(limited.len(), Ordering::SeqCst);
+        slots.extend(limited);
+        let error = Error::new("", cause.clone());
+        let mut ends = Ends::new();
+        for lane in inner.lanes.take_all() {
+            let back = lane.end(&mut ends, &error);
+            slots.extend(back.into_iter().map(|handed| handed.task.slot));
+        }
         drop(inner);
+        self.finish(ends, false);
         self.changed.notify_all();
         for slot in slots {
             let error = Error::new(slot.name.to_string(), cause.clone());
@@ -345,12 +422,16 @@ impl PoolCore {
             return;
         }
         let mut inner = lock(&self.inner);
+        if inner.state.closing.is_none() {
+            self.watched.fetch_add(1, Ordering::SeqCst);
+        }
         inner.state.close(how);
         // What waits for a permit is not the supervisor's yet.
         let limited: Vec<_> = match how {
             Shutdown::Finish => Vec::new(),
             _ => inner.limited.drain().map(|(_, slot)| slot).collect(),
         };
+        self.watched.fetch_sub(limited.len(), Ordering::SeqCst);
         drop(inner);
         self.changed.notify_all();
         for slot in limited {
@@ -384,16 +465,16 @@ impl PoolCore {
             return false;
         }
         let mut inner = lock(&self.inner);
+        // Before the look: an end that is not seen by it says so.
+        self.watched.fetch_add(1, Ordering::SeqCst);
         while !is_so(&inner.state) {
-            inner.sleepers += 1;
-            let slept = sleep_on(&self.changed, inner, deadline);
-            let is_late = slept.is_err();
-            inner = slept.unwrap_or_else(|inner| inner);
-            inner.sleepers -= 1;
+            let is_late;
+            (inner, is_late) = self.sleep(inner, deadline);
             if is_late {
                 break;
             }
         }
+        self.watched.fetch_sub(1, Ordering::SeqCst);
         let is_so = is_so(&inner.state);
         inner.guards += usize::from(guard && is_so);
         is_so
@@ -413,11 +494,13 @@ impl PoolCore {
     pub(super) fn decide(
         &self,
         now: Instant,
-        happened: impl FnOnce(&mut PoolState<PoolTask>) -> Option<PoolAction<PoolTask>>,
+        happened: impl FnOnce(&mut Inner) -> Option<PoolAction<PoolTask>>,
     ) -> Decided {
         let mut inner = lock(&self.inner);
         let waiting = inner.state.waiting();
-        let first = happened(&mut inner.state);
+        let first = happened(&mut inner);
+        let mut ends = Ends::new();
+        let overdue = self.tend(&mut inner, now, &mut ends);
         let mut actions = inner.state.decide(now, || WorkerId(ids::next_number()));
         for action in &actions {
             match action {
@@ -434,23 +517,32 @@ impl PoolCore {
         let is_over = inner.state.is_over();
         let rings =
             inner.sleepers > 0 && (inner.state.waiting() < waiting || is_over || inner.state.is_broken());
-        let deadline = inner.state.next_deadline();
+        let deadlines = [inner.state.next_deadline(), inner.lanes.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
+        inner.lanes.planned = deadline;
         drop(inner);
         if rings {
             self.changed.notify_all();
         }
+        self.finish(ends, false);
         // What follows from the event itself comes first.
         actions.splice(0..0, first);
         Decided {
             actions,
             deadline,
+            overdue,
             is_over,
         }
     }
 
     pub(super) fn set_pid(&self, id: WorkerId, pid: u32) {
-        if let Some(worker) = lock(&self.inner).state.worker_mut(id) {
+        let mut inner = lock(&self.inner);
+        if let Some(worker) = inner.state.worker_mut(id) {
             worker.pid = Some(pid);
+        }
+        // What it says of itself was known before it had a lane.
+        if let Some(lane) = inner.lanes.get(id) {
+            lane.told_pid(pid);
         }
     }
 
@@ -468,27 +560,28 @@ impl PoolCore {
     }
 
     /// The worker that the task was meant for is gone.
-    pub(super) fn put_back(self: &Arc<Self>, task: PoolTask) {
-        let slot = Arc::clone(&task.slot);
+    pub(super) fn put_back(&self, task: PoolTask, rank: Rank) {
         let mut inner = lock(&self.inner);
-        let queued = self.queue(&mut inner, task, None);
+        let mut ends = Ends::new();
+        self.requeue(&mut inner, task, rank, &mut ends);
         drop(inner);
-        self.after_queueing(
-            &slot,
-            Queued {
-                rings: false,
-                ..queued
-            },
-        );
+        self.finish(ends, false);
+    }
+
+    /// Puts a task where it was.
+    pub(super) fn requeue(&self, inner: &mut Inner, task: PoolTask, rank: Rank, ends: &mut Ends) {
+        match task.slot.set_place(Place::Pool(rank)) {
+            true => ends.push((Arc::clone(&task.slot), Outcome::cancelled(&task.slot))),
+            false => inner.state.push(rank, task),
+        }
     }
 
     /// A worker died before it began the task: puts it back where it was, or tells that this happened too often.
-    pub(super) fn give_back(self: &Arc<Self>, mut task: PoolTask) -> Result<(), PoolTask> {
-        task.returned += 1;
-        if task.returned > MOST_RETURNS {
+    pub(super) fn give_back(&self, task: PoolTask, rank: Rank) -> Result<(), PoolTask> {
+        if task.slot.count_return() > MOST_RETURNS {
             return Err(task);
         }
-        self.put_back(task);
+        self.put_back(task, rank);
         Ok(())
     }
 
@@ -500,7 +593,7 @@ impl PoolCore {
     pub(super) fn order(&self) -> Order {
         Order {
             call: None,
-            payload: Arc::default(),
+            payload: Payload::EMPTY,
             depth: self.settings.depth,
             surroundings: Arc::clone(&self.settings.surroundings),
             is_spawn: self.settings.options.method() == StartMethod::Spawn,
@@ -508,44 +601,26 @@ impl PoolCore {
     }
 }
 
-impl Queue for PoolCore {
-    fn take_back(&self, rank: Rank) -> bool {
+impl PoolCore {
+    /// A task has ended.
+    pub(super) fn task_ended(&self, slot: &Slot) {
+        if !self.is_ours() {
+            return;
+        }
+        self.discount();
+        if self.watched.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         let mut inner = lock(&self.inner);
-        let is_there = inner.state.remove(rank).is_some();
+        self.admitted(&mut inner, slot.id);
         let rings = inner.sleepers > 0;
+        let is_last = inner.state.closing.is_some() && inner.state.outstanding() == 0;
         drop(inner);
         if rings {
             self.changed.notify_all();
         }
-        is_there
-    }
-}
-
-/// Counts a task as outstanding until it has ended.
-struct Counted {
-    pool: Arc<PoolCore>,
-    task: TaskId,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let pool = &self.pool;
-        if !pool.is_ours() {
-            return;
-        }
-        let mut inner = lock(&pool.inner);
-        inner.state.ended();
-        pool.context.leave();
-        let limited = inner.limited.remove(&self.task);
-        let rings = inner.sleepers > 0;
-        let is_last = inner.state.closing.is_some() && inner.state.outstanding() == 0;
-        drop(inner);
-        drop(limited);
-        if rings {
-            pool.changed.notify_all();
-        }
         if is_last {
-            pool.ring();
+            self.ring();
         }
     }
 }

@@ -6,6 +6,7 @@ mod bootstrap;
 #[cfg(feature = "ctor")]
 mod ctor;
 mod run;
+mod posts;
 mod panics;
 mod server;
 

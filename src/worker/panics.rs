@@ -15,7 +15,7 @@ use crate::wire::{Location, Panic};
 pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     install();
     let outer = LISTENING.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(run));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| __rust_begin_short_backtrace(run)));
     LISTENING.set(outer);
     result.map_err(|payload| {
         let heard = HEARD.take();
@@ -29,6 +29,16 @@ pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
             backtrace: String::new(),
         })
     })
+}
+
+/// Where a backtrace begins that is printed: std leaves out what is below a function of this name. There is a limit to what
+/// is kept of a worker's stderr, and what calls the task tells nobody anything.
+#[inline(never)]
+fn __rust_begin_short_backtrace<R>(run: impl FnOnce() -> R) -> R {
+    let result = run();
+    // Else this would be a jump to `run`, and not be there.
+    std::hint::black_box(());
+    result
 }
 
 /// Puts the hook in place. Before a fork, so that the copy need not: a thread that it does not have may hold the hook's

@@ -1,5 +1,6 @@
 //! Running tasks: from encoded arguments to an answer.
 
+use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
@@ -8,14 +9,17 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::argument::{self, Refused};
+use crate::buffers;
 use crate::ids::{About, TaskId};
 use crate::nesting;
+use crate::payload::Payload;
 use crate::sync::lock;
 use crate::sys::{self, Entry, Fd, Runnable, SameImage};
 use crate::task_context::{self, Outlet, Pipe};
 use crate::transport::{self, FrameReader};
-use crate::wire::{self, Answer, Assembler, Batch, Call, Chunk, Frame, Reply, Report, ToWorker};
+use crate::wire::{self, Answer, Assembler, Batch, Call, Chunk, Frame, Reply, Report, Setup, ToWorker};
 use crate::worker::panics;
+use crate::worker::posts::{self, Posts};
 
 /// A task's function as a worker runs it: on arguments that it decodes.
 pub(crate) struct Remote<C, R, D, F> {
@@ -72,16 +76,13 @@ where
         };
         task_context::mute();
         let mut results = Results::new();
-        let mut value = Vec::new();
         let (mut stride, mut unmeasured) = (1, 0);
         for _ in 0..items {
             let item = match wire::next_piece(&mut input) {
                 Ok(item) => item,
                 Err(reason) => return not_decodable(reason).into(),
             };
-            value.clear();
-            let reply = self.0.run_into(item, &mut value);
-            results.push(&reply, &value);
+            results.push(|output| self.0.run_into(item, output));
             unmeasured += 1;
             if is_careful {
                 results.send();
@@ -121,9 +122,9 @@ impl Results {
         }
     }
 
-    fn push(&mut self, reply: &Reply, value: &[u8]) {
+    fn push(&mut self, run: impl FnOnce(&mut Vec<u8>) -> Reply) {
         self.count += 1;
-        wire::push_result(reply, value, &mut self.bytes);
+        wire::push_result(&mut self.bytes, run);
     }
 
     fn take(&mut self) -> Vec<u8> {
@@ -163,49 +164,46 @@ where
     D: Fn(&mut &[u8]) -> Result<C, Refused>,
     F: Fn(C) -> R,
 {
-    /// Runs the task on encoded arguments; the encoded result goes to `output`.
+    /// Runs the task on encoded arguments; the encoded result is added to `output`.
     fn run_into(&self, mut input: &[u8], output: &mut Vec<u8>) -> Reply {
-        let arguments = match panics::catch(|| (self.decode)(&mut input)) {
-            Ok(Ok(arguments)) if input.is_empty() => arguments,
-            Ok(Ok(_)) => {
-                return Reply::ArgumentNotDecodable {
-                    type_name: wire::type_name_of::<C>(),
-                    reason: format!("{} bytes are left over after the arguments", input.len()),
-                };
-            }
-            Ok(Err(Refused { type_name, reason })) => {
-                return Reply::ArgumentNotDecodable { type_name, reason };
-            }
-            Err(panic) => return Reply::Panicked(panic),
-        };
-        reply_of(|| (self.function)(arguments), output)
+        reply_of(output, |output| match (self.decode)(&mut input) {
+            Ok(arguments) if input.is_empty() => tell((self.function)(arguments), output),
+            Ok(_) => Reply::ArgumentNotDecodable {
+                type_name: wire::type_name_of::<C>(),
+                reason: format!("{} bytes are left over after the arguments", input.len()),
+            },
+            Err(Refused { type_name, reason }) => Reply::ArgumentNotDecodable { type_name, reason },
+        })
     }
 }
 
 /// Runs a task here and now; its panic, and its result, become an answer.
 pub(crate) fn answer_of<R: Serialize>(task: impl FnOnce() -> R) -> Answer {
     let mut payload = Vec::new();
-    let reply = reply_of(task, &mut payload);
+    let reply = reply_of(&mut payload, |output| tell(task(), output));
     Answer { reply, payload }
 }
 
-fn reply_of<R: Serialize>(task: impl FnOnce() -> R, output: &mut Vec<u8>) -> Reply {
-    let answered = panics::catch(|| {
-        let value = task();
-        let is_err = wire::is_err_value(&value);
-        match argument::encode_value(&value, output) {
-            Ok(()) => Reply::Returned { is_err },
-            Err(reason) => Reply::ResultNotEncodable {
-                type_name: wire::type_name_of::<R>(),
-                reason,
-            },
-        }
-    });
-    let reply = answered.unwrap_or_else(Reply::Panicked);
+/// Runs user code that may panic. What it has added to `output` stays only if there is a result.
+fn reply_of(output: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -> Reply) -> Reply {
+    let before = output.len();
+    let reply = panics::catch(|| run(output)).unwrap_or_else(Reply::Panicked);
     if !matches!(reply, Reply::Returned { .. }) {
-        output.clear();
+        output.truncate(before);
     }
     reply
+}
+
+/// Adds a result to `output`.
+fn tell<R: Serialize>(value: R, output: &mut Vec<u8>) -> Reply {
+    let is_err = wire::is_err_value(&value);
+    match argument::encode_output(value, output) {
+        Ok(()) => Reply::Returned { is_err },
+        Err(reason) => Reply::ResultNotEncodable {
+            type_name: wire::type_name_of::<R>(),
+            reason,
+        },
+    }
 }
 
 /// Where a worker answers, and who it is: a task may do anything to its process.
@@ -213,8 +211,8 @@ pub(super) struct Desk {
     replies: Fd,
     pipe: sys::FileId,
     pid: u32,
-    /// The task that may speak, which its threads may do at once.
-    speaking: Mutex<Option<TaskId>>,
+    /// The task that may speak, which its threads may do at once; and whether it did.
+    speaking: Mutex<(Option<TaskId>, bool)>,
 }
 
 impl Desk {
@@ -223,7 +221,7 @@ impl Desk {
             pipe: replies.file_id()?,
             replies,
             pid: std::process::id(),
-            speaking: Mutex::new(None),
+            speaking: Mutex::default(),
         }))
     }
 
@@ -234,17 +232,21 @@ impl Desk {
             sys::exit_now(0);
         }
         sys::finish_output();
+        // Held: nothing that the task's threads say comes behind its answer.
         let mut speaking = lock(&self.speaking);
-        *speaking = None;
+        *speaking = (None, false);
         if nesting::has_detached() {
             self.say(Reply::Lingers, &[])?;
         }
-        self.say(answer.reply, &answer.payload)
+        let Answer { reply, payload } = answer;
+        self.say(reply, &payload)?;
+        buffers::prepare(payload);
+        Ok(())
     }
 
     /// Runs a task that may speak until it has answered.
     fn run(self: &Arc<Self>, about: About, task: impl FnOnce() -> Answer) -> Answer {
-        *lock(&self.speaking) = Some(about.id);
+        *lock(&self.speaking) = (Some(about.id), false);
         task_context::run_as(about, Outlet::Pipe(Arc::clone(self) as Arc<dyn Pipe>), task)
     }
 
@@ -254,6 +256,48 @@ impl Desk {
             return Err(io::Error::other("the task closed the descriptor of its worker"));
         }
         transport::write_frame(&self.replies, &Report { pid: self.pid, reply }, payload)
+    }
+
+    /// Answers a task that stood on the board: there if that can be, else by the pipe.
+    fn respond_posted(&self, posts: &mut Posts, answer: Answer) -> io::Result<()> {
+        if posts.is_copy() {
+            // As above.
+            sys::exit_now(0);
+        }
+        sys::finish_output();
+        let mut speaking = lock(&self.speaking);
+        let (_, has_spoken) = std::mem::take(&mut *speaking);
+        if let Reply::Returned { is_err } = answer.reply
+            && !has_spoken
+            && !nesting::has_detached()
+            && posts.takes(&answer.payload)
+        {
+            if posts.answer(Some((is_err, &answer.payload))) {
+                self.say(Reply::Bell, &[])?;
+            }
+            buffers::prepare(answer.payload);
+            return Ok(());
+        }
+        posts.answer(None);
+        if nesting::has_detached() {
+            self.say(Reply::Lingers, &[])?;
+        }
+        let Answer { reply, payload } = answer;
+        self.say(reply, &payload)?;
+        buffers::prepare(payload);
+        Ok(())
+    }
+
+    /// A copy of this process may still read what was attached to the arguments. The answer comes by the pipe, behind this.
+    fn say_shared(&self) {
+        if std::process::id() != self.pid {
+            // The copy itself, which has come back from the task too.
+            return;
+        }
+        let mut speaking = lock(&self.speaking);
+        speaking.1 = true;
+        // If the program is gone, the answer will not arrive either.
+        let _ = self.say(Reply::Shares, &[]);
     }
 
     /// Stays for what the task detached, and until that too is written out.
@@ -267,11 +311,12 @@ impl Desk {
 
 impl Pipe for Desk {
     fn say_for(&self, task: TaskId, reply: Reply, payload: &[u8]) -> io::Result<()> {
-        let speaking = lock(&self.speaking);
-        match *speaking == Some(task) {
-            true => self.say(reply, payload),
-            false => Ok(()),
+        let mut speaking = lock(&self.speaking);
+        if speaking.0 != Some(task) {
+            return Ok(());
         }
+        speaking.1 = true;
+        self.say(reply, payload)
     }
 }
 
@@ -282,22 +327,203 @@ pub(super) fn report_ready(desk: &Desk) -> io::Result<()> {
 
 /// Runs tasks until the program closes the channel.
 pub(super) fn serve(reader: &mut FrameReader<'_>, desk: &Arc<Desk>, image: SameImage) -> io::Result<()> {
-    while let Some(Frame { message, payload }) = reader.next::<ToWorker>()? {
-        let answer = match message {
-            ToWorker::Call(call) => perform(call, &payload, image, desk),
-            ToWorker::Hello(_) => Reply::Refused {
-                reason: "a second handshake".into(),
-            }
-            .into(),
-        };
-        desk.respond(answer)?;
-        if sys::is_asked_to_end() {
-            // A task that took note of it has returned.
-            break;
-        }
-    }
+    let mut serving = Serving::new(desk, image);
+    // A task that took note of being asked to end has returned by then.
+    while !sys::is_asked_to_end() && serving.step(reader)? {}
     desk.linger();
     Ok(())
+}
+
+/// A worker at its tasks.
+struct Serving<'a> {
+    desk: &'a Arc<Desk>,
+    image: SameImage,
+    posts: Option<Posts>,
+    /// Calls that were read before the board said that it is their turn.
+    in_pipe: VecDeque<(Call, Vec<u8>)>,
+    /// What could not be adopted of the program's surroundings.
+    setup: Option<Setup>,
+}
+
+impl<'a> Serving<'a> {
+    fn new(desk: &'a Arc<Desk>, image: SameImage) -> Self {
+        Serving {
+            desk,
+            image,
+            posts: None,
+            in_pipe: VecDeque::new(),
+            setup: None,
+        }
+    }
+
+    /// Does what comes next; false: the program has closed the channel.
+    fn step(&mut self, reader: &mut FrameReader<'_>) -> io::Result<bool> {
+        let next = match &mut self.posts {
+            Some(posts) => posts.next(),
+            None => posts::Work::Sleep,
+        };
+        match next {
+            posts::Work::Sleep => self.read(reader),
+            posts::Work::Ring => {
+                self.desk.say(Reply::Bell, &[])?;
+                Ok(true)
+            }
+            posts::Work::Run(entry, about) => {
+                let Some(posts) = &mut self.posts else {
+                    return Ok(true);
+                };
+                let answer = self.desk.run(about, || (entry.run)(posts.arguments()));
+                self.desk.respond_posted(posts, answer)?;
+                Ok(true)
+            }
+            posts::Work::Refused(reason) => {
+                if let Some(posts) = &mut self.posts {
+                    self.desk
+                        .respond_posted(posts, Reply::Refused { reason }.into())?;
+                }
+                Ok(true)
+            }
+            posts::Work::InPipe { is_wanted } => {
+                while self.in_pipe.is_empty() {
+                    if !self.read(reader)? {
+                        return Ok(false);
+                    }
+                }
+                let Some((call, payload)) = self.in_pipe.pop_front() else {
+                    return Ok(true);
+                };
+                if !is_wanted {
+                    if self.posts.as_mut().is_some_and(Posts::pass) {
+                        self.desk.say(Reply::Bell, &[])?;
+                    }
+                    return Ok(true);
+                }
+                let Some((call, arguments)) = self.receive_posted(call, payload, reader)? else {
+                    return Ok(false);
+                };
+                let answer = self.perform(call, &arguments);
+                drop(arguments);
+                if let Some(posts) = &mut self.posts {
+                    self.desk.respond_posted(posts, answer)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes the next frame from the pipe; false: there is none.
+    fn read(&mut self, reader: &mut FrameReader<'_>) -> io::Result<bool> {
+        if buffers::has_kept() && !reader.is_there_within(buffers::KEPT_FOR) {
+            buffers::give_back();
+        }
+        let Some(Frame { message, payload }) = reader.next::<ToWorker>()? else {
+            return Ok(false);
+        };
+        match message {
+            ToWorker::Call(call) if call.is_posted => self.keep(call, payload),
+            ToWorker::Call(call) => match Payload::received(&call.attached, payload) {
+                Ok(arguments) => {
+                    let answer = self.perform(call, &arguments);
+                    drop(arguments);
+                    self.desk.respond(answer)?;
+                }
+                Err(_) => self.desk.say(Reply::NeedsBytes, &[])?,
+            },
+            ToWorker::Board(board) => {
+                self.setup = board.setup.clone();
+                // Where that fails, each call says so.
+                self.posts = match self.adopt_setup() {
+                    Ok(()) => Posts::open(&board).ok(),
+                    Err(_) => None,
+                };
+                let is_open = self.posts.is_some();
+                self.desk.say(Reply::Board { is_open }, &[])?;
+            }
+            ToWorker::Bell => {}
+            ToWorker::Hello(_) => {
+                let reason = "a second handshake".into();
+                self.desk.respond(Reply::Refused { reason }.into())?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A call has its turn when the board says so.
+    fn keep(&mut self, call: Call, payload: Vec<u8>) {
+        if let (Some(posts), Some(_)) = (&mut self.posts, call.remember) {
+            posts.remember(self.image.find(call.entry, &call.type_name), &call);
+        }
+        self.in_pipe.push_back((call, payload));
+    }
+
+    /// The arguments of a call that has its turn, and the call, which comes once more if what is attached cannot be opened.
+    /// `None`: the program has closed the channel.
+    fn receive_posted(
+        &mut self,
+        call: Call,
+        payload: Vec<u8>,
+        reader: &mut FrameReader<'_>,
+    ) -> io::Result<Option<(Call, Payload)>> {
+        if let Ok(arguments) = Payload::received(&call.attached, payload) {
+            return Ok(Some((call, arguments)));
+        }
+        self.desk.say(Reply::NeedsBytes, &[])?;
+        while let Some(Frame { message, payload }) = reader.next::<ToWorker>()? {
+            match message {
+                ToWorker::Call(call) if call.is_posted => self.keep(call, payload),
+                ToWorker::Call(call) => {
+                    let arguments = Payload::received(&call.attached, payload)?;
+                    return Ok(Some((call, arguments)));
+                }
+                // The board is looked at in any case.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Enters the program's surroundings, unless that was done.
+    fn adopt_setup(&mut self) -> Result<(), Reply> {
+        let Some(setup) = &self.setup else {
+            return Ok(());
+        };
+        match sys::adopt_setup(setup.directory.as_deref(), setup.environment.as_deref()) {
+            Ok(()) => {
+                self.setup = None;
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("cannot enter the program's working directory: {error}");
+                Err(Reply::Refused { reason })
+            }
+        }
+    }
+
+    fn perform(&mut self, mut call: Call, arguments: &Payload) -> Answer {
+        nesting::set_depth_of_process(call.depth);
+        self.setup = call.setup.take().or(self.setup.take());
+        if let Err(reply) = self.adopt_setup() {
+            return reply.into();
+        }
+        let entry: Result<&Entry<Answer>, _> = self.image.find(call.entry, &call.type_name);
+        match entry {
+            Ok(entry) => {
+                let about = About {
+                    id: TaskId(call.task),
+                    name: call.name.into(),
+                    attempt: call.attempt,
+                    limit: call.limit,
+                };
+                let opened = arguments.open();
+                let answer = self.desk.run(about, || (entry.run)(arguments));
+                if opened.close() {
+                    self.desk.say_shared();
+                }
+                answer
+            }
+            Err(reason) => Reply::Refused { reason }.into(),
+        }
+    }
 }
 
 /// In a copy that `StartMethod::Fork` made: runs the one task that it was made for.
@@ -332,7 +558,37 @@ pub(super) fn run_served(calls: &Fd, replies: Fd, ready: io::Result<()>, image: 
     }
 }
 
-/// In a worker that has nothing to do yet: goes once through what a task will need, so that its pages are there.
+/// In a copy that the fork server made before there was a call: waits for the one that it gets, and runs it behind the gate.
+/// The channel's end is a call that never comes.
+pub(super) fn run_when_called(
+    calls: &Fd,
+    replies: Fd,
+    ready: io::Result<()>,
+    image: SameImage,
+    gate: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let desk = Desk::new(replies)?;
+    let Some(Frame { message, payload }) = FrameReader::new(calls).next::<ToWorker>()? else {
+        return Ok(());
+    };
+    // The whole call is here. From the gate on, what becomes of this process is the call's.
+    let answer = match (ready.and_then(|()| gate()), message) {
+        (Ok(()), ToWorker::Call(call)) if call.attached.is_empty() => {
+            Serving::new(&desk, image).perform(call, &payload.into())
+        }
+        (Ok(()), _) => Reply::Refused {
+            reason: "something else where a call was due".into(),
+        }
+        .into(),
+        (Err(error), _) => cannot_begin(&error),
+    };
+    desk.respond(answer)?;
+    desk.linger();
+    Ok(())
+}
+
+/// Goes once through what a task will need, so that its pages are there and its symbols are found: in the fork server, whose
+/// workers inherit what can be inherited, and in a worker that has nothing to do yet.
 pub(super) fn warm_up() {
     let call = Call {
         task: 0,
@@ -343,10 +599,21 @@ pub(super) fn warm_up() {
         attempt: 1,
         limit: None,
         setup: None,
+        is_posted: false,
+        remember: None,
+        attached: Vec::new(),
     };
     let frame = wire::frame_head(&ToWorker::Call(call), 0).unwrap_or_default();
     let frame = Assembler::new(0).feed::<ToWorker>(&mut &*frame);
-    let answer = answer_of(|| frame.is_ok());
+    let about = About {
+        id: TaskId(0),
+        name: Arc::default(),
+        attempt: 1,
+        limit: None,
+    };
+    let answer = task_context::run_as(about, Outlet::Pipe(Arc::new(Nowhere)), || {
+        answer_of(|| frame.is_ok())
+    });
     let report = wire::frame_head(
         &Report {
             pid: std::process::id(),
@@ -356,6 +623,17 @@ pub(super) fn warm_up() {
     );
     sys::finish_output();
     drop(report);
+    // A decoder that finds nothing to decode.
+    drop(wire::decode::<Call>(&[]));
+}
+
+/// Where a task that is none speaks to.
+struct Nowhere;
+
+impl Pipe for Nowhere {
+    fn say_for(&self, _: TaskId, _: Reply, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn cannot_begin(error: &io::Error) -> Answer {
@@ -363,29 +641,6 @@ fn cannot_begin(error: &io::Error) -> Answer {
         reason: format!("set up the worker: {error}"),
     }
     .into()
-}
-
-fn perform(call: Call, arguments: &[u8], image: SameImage, desk: &Arc<Desk>) -> Answer {
-    nesting::set_depth_of_process(call.depth);
-    if let Some(setup) = &call.setup
-        && let Err(error) = sys::adopt_setup(setup.directory.as_deref(), setup.environment.as_deref())
-    {
-        let reason = format!("cannot enter the program's working directory: {error}");
-        return Reply::Refused { reason }.into();
-    }
-    let entry: Result<&Entry<Answer>, _> = image.find(call.entry, &call.type_name);
-    match entry {
-        Ok(entry) => {
-            let about = About {
-                id: TaskId(call.task),
-                name: call.name,
-                attempt: call.attempt,
-                limit: call.limit,
-            };
-            desk.run(about, || (entry.run)(arguments))
-        }
-        Err(reason) => Reply::Refused { reason }.into(),
-    }
 }
 
 /// A result is not held back for longer than this, while others are added to it.

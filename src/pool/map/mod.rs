@@ -4,6 +4,8 @@
 //! messages, so that those which came before a crash are not lost. What is left of a chunk that died is sent again with
 //! its results sent one by one, until the item that kills is known.
 
+mod receiving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::iter::Peekable;
@@ -16,14 +18,13 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use serde::de::DeserializeOwned;
 
-use crate::argument;
 use crate::call::Call;
-use crate::error::{Cause, Error, ErrorKind, Result};
+use crate::error::{Cause, Error, Result};
 use crate::ids::Name;
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::ready::Ready;
-use crate::slot::{Outcome, Slot};
+use crate::slot::Slot;
 use crate::supervisor::{self, Patience};
 use crate::sys::Entry;
 use crate::wire::{self, Answer, Chunk};
@@ -54,8 +55,8 @@ struct State<T> {
     ready: Arc<Ready>,
     /// In the order of sending.
     chunks: BTreeMap<u64, Sent>,
-    /// Results that are not asked for yet, by the number of their item.
-    results: BTreeMap<u64, Result<T>>,
+    /// Results that are not asked for yet, from the item on whose turn it is; `None`: it is not there.
+    results: VecDeque<Option<Result<T>>>,
     /// Results in the order of arrival, where that is what is wanted.
     unordered: VecDeque<Result<T>>,
     /// Items that were taken from the input.
@@ -72,9 +73,11 @@ struct State<T> {
     /// The input makes one wait.
     is_input_slow: bool,
     /// The options of the last call, as they were given and as they hold in the pool.
-    options: Option<(Options, Options)>,
+    options: Option<(Option<Options>, Arc<Options>)>,
     /// The size of the chunks at present.
     size: usize,
+    /// So many more results are given before the workers are looked after.
+    burst: u32,
     is_over: bool,
 }
 
@@ -94,8 +97,10 @@ struct Sent {
 /// The arguments of many calls of one function.
 struct Bundle {
     name: Name,
+    /// Its calls have no options of their own.
+    is_plain: bool,
     entry: &'static Entry<Answer>,
-    options: Options,
+    options: Arc<Options>,
     /// Each with its length before it.
     arguments: Arc<Vec<u8>>,
 }
@@ -114,7 +119,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
             state: State {
                 ready: Arc::default(),
                 chunks: BTreeMap::new(),
-                results: BTreeMap::new(),
+                results: VecDeque::new(),
                 unordered: VecDeque::new(),
                 taken: 0,
                 given: 0,
@@ -127,6 +132,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
                 is_input_slow: false,
                 options: None,
                 size: 1,
+                burst: 0,
                 is_over: false,
             },
         }
@@ -145,7 +151,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) for zero.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for zero.
     pub fn chunk_size(mut self, items: usize) -> Result<Self> {
         if items == 0 {
             return Err(Error::invalid(
@@ -163,7 +169,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) for zero.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for zero.
     pub fn buffered(mut self, items: usize) -> Result<Self> {
         if items == 0 {
             return Err(Error::invalid("buffered", 0, "give at least 1, or leave it out"));
@@ -173,11 +179,11 @@ impl<T, I: Iterator, F> Map<T, I, F> {
     }
 
     /// How long the whole may take, from the first result that is asked for. When that has passed, every item that was
-    /// taken and has no result becomes a [`TimedOut`](ErrorKind::TimedOut), and no more are taken.
+    /// taken and has no result becomes a [`TimedOut`](crate::ErrorKind::TimedOut), and no more are taken.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) for zero, and for a limit beyond the clock's range.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for zero, and for a limit beyond the clock's range.
     pub fn timeout(mut self, limit: Duration) -> Result<Self> {
         Options::new().timeout(limit).check()?;
         self.limit = Some(limit);
@@ -201,7 +207,10 @@ where
     /// A result that is there, or `None`.
     fn give(&mut self) -> Option<Result<T>> {
         let result = match self.ordered {
-            true => self.state.results.remove(&self.state.given),
+            true => match self.state.results.front()? {
+                Some(_) => self.state.results.pop_front()?,
+                None => None,
+            },
             false => self.state.unordered.pop_front(),
         };
         self.state.given += u64::from(result.is_some());
@@ -234,11 +243,7 @@ where
     /// Whether results come first: there are some, and the workers have enough to do or the input would keep us waiting.
     fn gives_first(&self) -> bool {
         let has_result = match self.ordered {
-            true => self
-                .state
-                .results
-                .first_key_value()
-                .is_some_and(|(item, _)| *item == self.state.given),
+            true => matches!(self.state.results.front(), Some(Some(_))),
             false => !self.state.unordered.is_empty(),
         };
         has_result && (self.state.is_input_slow || self.state.chunks.len() >= self.pool.max_workers())
@@ -310,9 +315,18 @@ where
                     resume_unwind(panic);
                 }
             };
-            let options = self.state.options_in(&self.pool, call.options());
             let (entry, many) = call.entries();
-            let is_alone = options.timeout.is_some() || options.is_retried() || options.limit.is_some();
+            if let Some(bundle) = &bundle
+                && bundle.is_plain
+                && std::ptr::eq(bundle.entry, many)
+                && let Some(payload) = call.plain_payload()
+            {
+                wire::push_piece(&[payload], &mut arguments);
+                items += 1;
+                continue;
+            }
+            let options = self.state.options_in(&self.pool, call.own_options());
+            let restricts = options.timeout.is_some() || options.is_retried() || options.limit.is_some();
             let payload = match call.payload() {
                 Ok(payload) => payload,
                 Err(cause) => {
@@ -322,6 +336,7 @@ where
                     return self.arrive(first + u64::from(items), Err(error));
                 }
             };
+            let is_alone = restricts || !payload.attached().is_empty();
             let fits = bundle
                 .as_ref()
                 .is_some_and(|bundle| std::ptr::eq(bundle.entry, many) && bundle.options == options);
@@ -329,7 +344,7 @@ where
                 self.send_bundle(first, items, bundle.take(), std::mem::take(&mut arguments));
                 let work = Work {
                     entry,
-                    payload: Arc::clone(payload),
+                    payload: payload.clone(),
                 };
                 let (name, options) = (call.task_name(), options.clone());
                 return self.send(first + u64::from(items), 1, name, options, work, None, false);
@@ -338,6 +353,7 @@ where
             items += 1;
             if bundle.is_none() {
                 bundle = Some(Bundle {
+                    is_plain: call.own_options().is_none() && self.chunk_size != Some(1),
                     name: call.task_name(),
                     entry: many,
                     options: options.clone(),
@@ -375,7 +391,7 @@ where
         payload.extend_from_slice(rest);
         let work = Work {
             entry: bundle.entry,
-            payload: Arc::new(payload),
+            payload: payload.into(),
         };
         let (name, options) = (bundle.name, bundle.options.clone());
         let bundle = Bundle {
@@ -395,7 +411,7 @@ where
         first: u64,
         items: u32,
         name: Name,
-        options: Options,
+        options: Arc<Options>,
         work: Work,
         bundle: Option<Bundle>,
         is_careful: bool,
@@ -409,7 +425,7 @@ where
         slot.watch_messages(&self.state.ready, key);
         let entered = options
             .check()
-            .and_then(|()| self.pool.enter(&slot, options, work, Patience::Unbounded));
+            .and_then(|()| self.pool.enter(&slot, Some(&options), work, Patience::Unbounded));
         match entered {
             Ok(()) => {
                 let sent = Sent {
@@ -432,128 +448,6 @@ where
             }
         }
     }
-
-    // --- receiving ---
-
-    fn arrive(&mut self, item: u64, result: Result<T>) {
-        match self.ordered {
-            true => _ = self.state.results.insert(item, result),
-            false => self.state.unordered.push_back(result),
-        }
-        self.state.arrived += 1;
-    }
-
-    /// Something came of a chunk.
-    fn hear(&mut self, key: u64) {
-        let Some(mut sent) = self.state.chunks.remove(&key) else {
-            return;
-        };
-        let before = self.state.arrived;
-        // The end first: what was sent before it is there then.
-        let outcome = sent.slot.outcome();
-        while let Some(letter) = sent.slot.take_letter() {
-            if sent.bundle.is_some() {
-                self.unpack(&mut sent, &letter);
-            }
-        }
-        match outcome {
-            None => _ = self.state.chunks.insert(key, sent),
-            Some(outcome) => self.end(sent, outcome),
-        }
-        if self.state.arrived > before
-            && let Some(callback) = &mut self.on_progress
-        {
-            callback(self.state.arrived);
-        }
-    }
-
-    /// Results of a chunk. What is wrong with them is found out at its end.
-    fn unpack(&mut self, sent: &mut Sent, mut bytes: &[u8]) {
-        let Ok(batch) = wire::batch(&mut bytes) else {
-            return;
-        };
-        if batch.items > 0 {
-            let nanos = batch.nanos as f64 / f64::from(batch.items);
-            // Old chunks count for less and less.
-            let average = self.state.nanos_per_item.map_or(nanos, |old| (old + nanos) / 2.0);
-            self.state.nanos_per_item = Some(average);
-            let bytes_per_result = bytes.len() as f64 / f64::from(batch.items);
-            self.state.bytes_per_result = self.state.bytes_per_result.max(bytes_per_result);
-        }
-        for _ in 0..batch.items.min(sent.items - sent.arrived) {
-            let Ok(result) = wire::next_result(&mut bytes) else {
-                return;
-            };
-            let result = match result {
-                Ok(value) => argument::decode_value(value).map_err(|reason| {
-                    let type_name = wire::type_name_of::<T>();
-                    self.error(sent, Cause::ResultNotDecodable { type_name, reason })
-                }),
-                Err(reply) => Err(self.error(sent, Cause::of(reply))),
-            };
-            self.arrive(sent.first + u64::from(sent.arrived), result);
-            sent.arrived += 1;
-        }
-    }
-
-    fn error(&self, sent: &Sent, cause: Cause) -> Error {
-        Error::new(sent.slot.name.to_string(), cause)
-            .with_worker(sent.slot.pid(), Vec::new())
-            .with_attempt(sent.slot.attempt())
-    }
-
-    fn end(&mut self, mut sent: Sent, outcome: Outcome) {
-        let Some(bundle) = sent.bundle.take() else {
-            let result = outcome.decode(&sent.slot);
-            return self.arrive(sent.first, result);
-        };
-        match outcome {
-            Outcome::Returned { payload, .. } => {
-                self.unpack(&mut sent, &payload);
-                let what = "results went missing".to_owned();
-                for item in sent.arrived..sent.items {
-                    let error = self.error(&sent, Cause::Protocol { what: what.clone() });
-                    self.arrive(sent.first + u64::from(item), Err(error));
-                }
-            }
-            Outcome::Failed(error) if sent.arrived == sent.items => drop(error),
-            Outcome::Failed(error) if is_death(error.kind()) => {
-                let mut skipped = sent.arrived;
-                let is_known = sent.is_careful || skipped + 1 == sent.items;
-                if is_known {
-                    self.arrive(sent.first + u64::from(skipped), Err(error));
-                    skipped += 1;
-                }
-                if skipped < sent.items {
-                    self.send_chunk(sent.first, sent.items, bundle, skipped, !is_known);
-                }
-            }
-            Outcome::Failed(error) => {
-                for item in sent.arrived..sent.items {
-                    self.arrive(sent.first + u64::from(item), Err(error.clone()));
-                }
-            }
-        }
-    }
-
-    /// The time is over: whatever has no result gets this.
-    fn give_up(&mut self) {
-        self.state.is_over = true;
-        let limit = self.limit.unwrap_or_default();
-        for sent in std::mem::take(&mut self.state.chunks).into_values().rev() {
-            sent.slot.cancel();
-            for item in sent.arrived..sent.items {
-                let error = Error::new(sent.slot.name.to_string(), Cause::TimedOut { limit });
-                self.arrive(sent.first + u64::from(item), Err(error));
-            }
-        }
-    }
-
-    fn is_late(&self) -> bool {
-        self.state
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
-    }
 }
 
 impl<T, I, F> Iterator for Map<T, I, F>
@@ -565,6 +459,14 @@ where
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
+        if self.state.burst > 0
+            && self.pool.is_ours()
+            && let Some(result) = self.give()
+        {
+            self.state.burst -= 1;
+            return Some(result);
+        }
+        self.state.burst = BURST;
         self.start_clock();
         loop {
             if let Some(ended) = self.check_process() {
@@ -645,12 +547,13 @@ where
 
 impl<T> State<T> {
     /// What holds for a call in the pool. Calls mostly have the same options as the one before.
-    fn options_in(&mut self, pool: &Pool, given: &Options) -> Options {
+    fn options_in(&mut self, pool: &Pool, given: Option<&Options>) -> Arc<Options> {
         match &self.options {
-            Some((last, options)) if last == given => options.clone(),
+            Some((last, options)) if last.as_ref() == given => Arc::clone(options),
             _ => {
-                let options = pool.options_for(given);
-                self.options = Some((given.clone(), options.clone()));
+                let none = Options::new();
+                let options = Arc::new(pool.options_for(given.unwrap_or(&none)));
+                self.options = Some((given.cloned(), Arc::clone(&options)));
                 options
             }
         }
@@ -676,12 +579,6 @@ impl<T, I: Iterator, F> fmt::Debug for Map<T, I, F> {
     }
 }
 
-/// Whether the worker went down, with what it was at.
-fn is_death(kind: ErrorKind) -> bool {
-    use ErrorKind::{Exited, Lost, Protocol, ResultTooLarge, Signaled};
-    matches!(kind, Exited | Lost | Protocol | ResultTooLarge | Signaled)
-}
-
 /// Work for so long is worth its way to a worker and back many times over, and short enough to share out evenly.
 const GOOD_CHUNK: Duration = Duration::from_millis(4);
 
@@ -693,6 +590,9 @@ const SLOW_INPUT: Duration = Duration::from_micros(200);
 
 /// Results that nobody has asked for take no more than about so much memory.
 const MOST_BYTES_AHEAD: f64 = (64 << 20) as f64;
+
+/// So many results that are there are given in a row.
+const BURST: u32 = 32;
 
 const MOST_ITEMS: usize = 1 << 20;
 const MOST_BYTES: usize = 1 << 20;
