@@ -29,6 +29,8 @@ mod pools;
 mod tasks;
 
 #[cfg(target_os = "linux")]
+mod bytes;
+#[cfg(target_os = "linux")]
 mod callbacks;
 #[cfg(target_os = "linux")]
 mod calls;
@@ -57,6 +59,7 @@ mod pool_limits;
 #[cfg(target_os = "linux")]
 mod pool_map;
 #[cfg(target_os = "linux")]
+mod pool_boards;
 mod pool_queue;
 #[cfg(target_os = "linux")]
 mod pool_random;
@@ -66,6 +69,8 @@ mod pool_tasks;
 mod pool_workers;
 #[cfg(target_os = "linux")]
 mod preload;
+#[cfg(target_os = "linux")]
+mod ready_workers;
 #[cfg(target_os = "linux")]
 mod reaping;
 #[cfg(target_os = "linux")]
@@ -85,6 +90,7 @@ fn main() -> std::process::ExitCode {
         &[
             values::TRIALS,
             payloads::TRIALS,
+            bytes::TRIALS,
             endings::TRIALS,
             crashes::TRIALS,
             hostile::TRIALS,
@@ -96,11 +102,13 @@ fn main() -> std::process::ExitCode {
             parent::TRIALS,
             reaping::TRIALS,
             preload::TRIALS,
+            ready_workers::TRIALS,
             limits::TRIALS,
             mistrust::TRIALS,
             pool_map::TRIALS,
             pool_tasks::TRIALS,
             pool_workers::TRIALS,
+            pool_boards::TRIALS,
             pool_queue::TRIALS,
             pool_ends::TRIALS,
             pool_limits::TRIALS,

@@ -67,6 +67,18 @@ pub(crate) fn threads() -> Vec<String> {
     names.map(|name| name.trim_end().to_owned()).collect()
 }
 
+/// Whether all threads of this process but the main one sleep.
+pub(crate) fn other_threads_sleep() -> bool {
+    let main = std::process::id().to_string();
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let others = threads
+        .filter_map(Result::ok)
+        .filter(|thread| *thread.file_name() != *main);
+    let stats = others.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    let mut states = stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next());
+    states.all(|state| state == 'S')
+}
+
 /// What a process is and what its threads wait for, for a person.
 pub(crate) fn describe(pid: u32) -> String {
     let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -7,8 +7,10 @@ use source::{files, library, read, root, rust_files, words};
 /// The modules of `src/` from the bottom up. A module may use those of lower rows, and itself.
 const LAYERS: &[&[&str]] = &[
     &["ids", "sync"],
-    &["wire", "sys"],
-    &["error", "nesting", "limiter", "ready"],
+    &["sys", "wire"],
+    &["buffers", "error", "nesting", "limiter", "ready", "shared"],
+    &["payload"],
+    &["board"],
     &["argument", "callbacks", "mailbox", "options", "transport"],
     &["slot"],
     &["task_context"],

@@ -1,0 +1,397 @@
+//! Workers of the fork server that are made before their calls: a call has what it would have in one that is made for it.
+
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use inparallel::{ErrorKind, StartMethod, Stderr, task};
+
+use crate::harness::{self, FORK_SERVER};
+use crate::leak_check::READY_WORKERS;
+use crate::os;
+use crate::place::Host;
+use crate::tasks::{double, meet, nothing, own_pid};
+
+trials! {
+    warm on FORK_SERVER => {
+        call_runs_in_a_worker_that_was_ready,
+        ready_workers_that_are_killed_harm_no_call,
+        ready_workers_that_are_killed_at_any_moment_harm_no_call,
+        ready_workers_of_a_killed_server_are_replaced,
+        stopped_ready_worker_is_subject_to_the_time_limit,
+        stdout_is_that_of_the_calls_moment,
+        stderr_is_as_the_call_says,
+        directory_and_environment_are_those_of_the_calls_moment,
+        program_that_forks_itself_shares_no_ready_worker,
+        many_calls_at_once_need_no_more_ready_workers,
+        large_call_reaches_a_ready_worker,
+        cancelled_calls_end_their_ready_workers,
+        idle_program_is_not_woken,
+    }
+    cold on FORK_SERVER => {
+        calls_from_many_threads_have_their_own_workers,
+    }
+}
+
+/// Those that are ready now, when all are.
+fn ready() -> Vec<u32> {
+    let server = os::fork_server().unwrap();
+    os::eventually(|| match os::children(server) {
+        workers
+            if workers.len() == READY_WORKERS && workers.iter().all(|pid| os::state(*pid) == Some('S')) =>
+        {
+            Ok(())
+        }
+        workers => Err(format!("{workers:?}")),
+    });
+    os::children(server)
+}
+
+fn pid_of_call(method: StartMethod) -> u32 {
+    own_pid::with().start(method).call().wait().unwrap()
+}
+
+fn skip_without_ready_workers() {
+    if READY_WORKERS == 0 {
+        harness::skip("no worker is made before its call here");
+    }
+}
+
+fn call_runs_in_a_worker_that_was_ready(method: StartMethod) {
+    skip_without_ready_workers();
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let ready = ready();
+        // That the server has made it is not yet that the program knows.
+        let pid = pid_of_call(method);
+        assert!(ready.contains(&pid), "{pid} was not ready: {ready:?}");
+        assert!(!seen.contains(&pid), "{pid} ran two calls");
+        seen.push(pid);
+    }
+}
+
+fn ready_workers_that_are_killed_harm_no_call(method: StartMethod) {
+    skip_without_ready_workers();
+    for round in 0..20 {
+        let ready = ready();
+        for pid in &ready[..1 + round % READY_WORKERS.max(1)] {
+            os::send(*pid, libc::SIGKILL);
+        }
+        // At once, and when the deaths are known.
+        if round % 4 >= 2 {
+            os::eventually(|| {
+                let left = os::children(os::fork_server().unwrap());
+                ready[..1]
+                    .iter()
+                    .all(|pid| !left.contains(pid))
+                    .then_some(())
+                    .ok_or(format!("{left:?}"))
+            });
+        }
+        for x in 0..3 {
+            assert_eq!(double::with().start(method).call(x).wait().unwrap(), x * 2);
+        }
+    }
+}
+
+/// The killer's signal and the call race. A call that had begun is the victim of a signal like any other.
+fn ready_workers_that_are_killed_at_any_moment_harm_no_call(method: StartMethod) {
+    skip_without_ready_workers();
+    let mut survived = 0;
+    for round in 0..100_u64 {
+        let ready = ready();
+        let killer = std::thread::spawn(move || {
+            for _ in 0..round * 20 {
+                std::hint::spin_loop();
+            }
+            ready.iter().for_each(|pid| os::send(*pid, libc::SIGKILL));
+        });
+        match double::with().start(method).call(round).wait() {
+            Ok(value) => {
+                assert_eq!(value, round * 2);
+                survived += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Signaled, "{error}"),
+        }
+        killer.join().unwrap();
+        assert_eq!(double::with().start(method).call(1).wait().unwrap(), 2);
+    }
+    assert!(survived > 0);
+}
+
+fn ready_workers_of_a_killed_server_are_replaced(method: StartMethod) {
+    for _ in 0..3 {
+        let (server, before) = (os::fork_server().unwrap(), ready());
+        os::send(server, libc::SIGKILL);
+        loop {
+            match own_pid::with().start(method).call().wait() {
+                Ok(pid) if !before.contains(&pid) => break,
+                // A worker of the old server lives a moment longer than that.
+                Ok(_) => {}
+                // A call that had begun is lost with the server.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Lost, "{error}"),
+            }
+        }
+        os::eventually(|| {
+            (os::fork_server().is_some_and(|now| now != server))
+                .then_some(())
+                .ok_or("no server".into())
+        });
+        let now = ready();
+        assert!(now.iter().all(|pid| !before.contains(pid)), "{now:?}");
+    }
+}
+
+/// It has the call from the moment that it is given, whether it reads it or not.
+fn stopped_ready_worker_is_subject_to_the_time_limit(method: StartMethod) {
+    skip_without_ready_workers();
+    ready().iter().for_each(|pid| os::stop(*pid));
+    let future = double::with()
+        .start(method)
+        .timeout(Duration::from_millis(50))
+        .call(1);
+    assert_eq!(future.wait().unwrap_err().kind(), ErrorKind::TimedOut);
+    let future = double::with().start(method).call(1);
+    assert!(future.cancel());
+    assert_eq!(future.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(double::with().start(method).call(2).wait().unwrap(), 4);
+}
+
+#[task]
+fn print(line: String) {
+    println!("{line}");
+    eprintln!("{line} to stderr");
+}
+
+/// 1. A program turns its stdout to a file. 2. The next task prints there, and not to where its worker was made. 3. Nobody
+///    keeps the file open that was the stdout before.
+fn stdout_is_that_of_the_calls_moment(method: StartMethod) {
+    let own = nix::unistd::dup(std::io::stdout()).unwrap();
+    let turn_to = |fd: std::os::fd::BorrowedFd<'_>| {
+        // SAFETY: dup2 onto the standard descriptor takes two integers.
+        assert_eq!(unsafe { libc::dup2(fd.as_raw_fd(), 1) }, 1);
+    };
+    let print = |line: &str| {
+        print::with()
+            .start(method)
+            .stderr(Stderr::Capture)
+            .call(line.into())
+            .wait()
+            .unwrap()
+    };
+    for round in 0..10 {
+        nothing::with().start(method).call().wait().unwrap();
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let (first, second) = (os::unnamed_file(), os::unnamed_file());
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        turn_to(first.as_fd());
+        print("one");
+        turn_to(second.as_fd());
+        print("two");
+        turn_to(writer.as_fd());
+        drop(writer);
+        print("three");
+        turn_to(own.as_fd());
+        for (mut file, text) in [(first, "one\n"), (second, "two\n")] {
+            let mut content = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut content).unwrap();
+            assert_eq!(content, text, "round {round}");
+        }
+        // Ends, since no worker that waits has it.
+        let mut content = String::new();
+        std::fs::File::from(reader).read_to_string(&mut content).unwrap();
+        assert_eq!(content, "three\n");
+    }
+}
+
+#[task]
+fn complain_and_exit() {
+    eprint!("complaint");
+    std::process::exit(3);
+}
+
+fn stderr_is_as_the_call_says(method: StartMethod) {
+    let own = nix::unistd::dup(std::io::stderr()).unwrap();
+    for mode in [Stderr::Capture, Stderr::Inherit, Stderr::Null, Stderr::Tee].repeat(3) {
+        let mut file = os::unnamed_file();
+        // SAFETY: dup2 onto the standard descriptor takes two integers.
+        assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), 2) }, 2);
+        let result = complain_and_exit::with().start(method).stderr(mode).call().wait();
+        let error = result.unwrap_err();
+        if mode == Stderr::Tee {
+            os::eventually(|| {
+                (file.metadata().unwrap().len() > 0)
+                    .then_some(())
+                    .ok_or("nothing".into())
+            });
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::dup2(own.as_raw_fd(), 2) }, 2);
+        let mut content = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut content).unwrap();
+        let (is_kept, is_shown) = match mode {
+            Stderr::Capture => (true, false),
+            Stderr::Tee => (true, true),
+            Stderr::Inherit => (false, true),
+            _ => (false, false),
+        };
+        assert_eq!(error.exit_code(), Some(3), "{mode:?}");
+        assert_eq!(error.stderr(), if is_kept { "complaint" } else { "" }, "{mode:?}");
+        assert_eq!(content, if is_shown { "complaint" } else { "" }, "{mode:?}");
+    }
+}
+
+#[task]
+fn surroundings() -> (PathBuf, Option<String>) {
+    (
+        std::env::current_dir().unwrap(),
+        std::env::var("READY_WORKERS_TRIAL").ok(),
+    )
+}
+
+fn directory_and_environment_are_those_of_the_calls_moment(method: StartMethod) {
+    let before = std::env::current_dir().unwrap();
+    let of_call = || surroundings::with().start(method).call().wait().unwrap();
+    assert_eq!(of_call(), (before.clone(), None));
+    for round in ["one", "two"] {
+        std::env::set_current_dir(harness::scratch()).unwrap();
+        // SAFETY: the library's threads do not read the environment.
+        unsafe { std::env::set_var("READY_WORKERS_TRIAL", round) };
+        let scratch = std::env::current_dir().unwrap();
+        assert_eq!(of_call(), (scratch.clone(), Some(round.to_owned())));
+        assert_eq!(of_call(), (scratch, Some(round.to_owned())));
+        std::env::set_current_dir(&before).unwrap();
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("READY_WORKERS_TRIAL") };
+        assert_eq!(of_call(), (before.clone(), None));
+    }
+}
+
+/// 1. Workers are ready. 2. The program forks without this library. 3. Both call: each has workers of its own.
+fn program_that_forks_itself_shares_no_ready_worker(method: StartMethod) {
+    for _ in 0..3 {
+        nothing::with().start(method).call().wait().unwrap();
+        let before = ready();
+        // SAFETY: this thread is the program's only one; the library's own hold nothing that the copy needs.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let pids: Vec<_> = (0..3)
+                    .map(|_| own_pid::with().start(method).call().wait())
+                    .collect();
+                let is_own = pids
+                    .iter()
+                    .all(|pid| pid.as_ref().is_ok_and(|pid| !before.contains(pid)));
+                os::exit_now(if is_own { 0 } else { 1 });
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                for _ in 0..3 {
+                    pid_of_call(method);
+                }
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+    }
+}
+
+fn many_calls_at_once_need_no_more_ready_workers(method: StartMethod) {
+    let mut host = Host::new();
+    for count in [1, READY_WORKERS, READY_WORKERS + 1, 40] {
+        let futures: Vec<_> = (0..count)
+            .map(|_| meet::with().start(method).call(host.place()))
+            .collect();
+        let mut arrived = host.arrivals(count);
+        host.release(count);
+        let mut pids: Vec<_> = futures.into_iter().map(|future| future.wait().unwrap()).collect();
+        arrived.sort_unstable();
+        pids.sort_unstable();
+        assert_eq!(pids, arrived);
+        pids.dedup();
+        assert_eq!(pids.len(), count);
+    }
+}
+
+#[task]
+fn length(text: String) -> usize {
+    text.len()
+}
+
+fn large_call_reaches_a_ready_worker(method: StartMethod) {
+    for size in [1 << 10, 4 << 10, 5 << 10, 60 << 10, 70 << 10, 3 << 20] {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        assert_eq!(
+            length::with()
+                .start(method)
+                .call("x".repeat(size))
+                .wait()
+                .unwrap(),
+            size
+        );
+    }
+}
+
+fn cancelled_calls_end_their_ready_workers(method: StartMethod) {
+    let mut host = Host::new();
+    for is_running in [false, true].repeat(10) {
+        let future = meet::with().start(method).call(host.place());
+        if is_running {
+            host.arrival();
+        }
+        assert!(future.cancel());
+        assert_eq!(future.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(inparallel::wait_idle(Duration::from_secs(100)));
+        while host.has_news() {
+            host.hear();
+        }
+    }
+}
+
+/// Neither the program nor the server nor a worker that is ready runs while nothing is called.
+fn idle_program_is_not_woken(method: StartMethod) {
+    nothing::with().start(method).call().wait().unwrap();
+    let workers = if READY_WORKERS > 0 { ready() } else { Vec::new() };
+    let switches = || {
+        let of = |path: String| {
+            let status = std::fs::read_to_string(path).unwrap();
+            let count = |name: &str| -> u64 {
+                let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+                line.split_whitespace().nth(1).unwrap().parse().unwrap()
+            };
+            count("voluntary_ctxt_switches")
+        };
+        let own = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|thread| thread.unwrap().path());
+        let own = own.filter(|path| !path.ends_with(std::process::id().to_string()));
+        let mut counts: Vec<u64> = own.map(|path| of(format!("{}/status", path.display()))).collect();
+        counts.extend(
+            workers
+                .iter()
+                .chain(&os::fork_server())
+                .map(|pid| of(format!("/proc/{pid}/status"))),
+        );
+        counts
+    };
+    // The last words of the call may still be on their way.
+    let rest = || _ = nix::poll::poll(&mut [], 200_u16).unwrap();
+    rest();
+    let before = switches();
+    rest();
+    assert_eq!(switches(), before);
+}
+
+fn calls_from_many_threads_have_their_own_workers(method: StartMethod) {
+    let threads: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(move || (0..25).map(|_| pid_of_call(method)).collect::<Vec<_>>()))
+        .collect();
+    let mut pids: Vec<u32> = threads
+        .into_iter()
+        .flat_map(|thread| thread.join().unwrap())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), 100);
+}
