@@ -1,71 +1,50 @@
-//! What `inparallel` costs, beside what the kernel charges for the same, measured in one run.
+//! What `inparallel` costs, beside what the kernel or a peer charges for the same, measured in one run.
 //!
-//! `cargo run --release -p bench -- [--quick] [--json FILE] [ROW..]`. A ROW is the name of a row or of a group of rows:
-//! `fresh`, `fresh/forkserver`, `fresh/forkserver/1024`. Times move with the machine; the ratios are what to compare.
+//! `cargo run --release -p bench -- [--quick] [--json FILE] [--plots DIR] [WORKLOAD..]`. Ours and the reference take turns,
+//! round by round. Times move with the machine; the ratios are what to compare. `docs/performance.md` explains the rows.
 //!
-//! The main thread stays the only one here, since `Fork` is refused beside others.
+//! Each workload runs in a copy of this program: none sees the memory, the threads or the cores of another, and one that
+//! crashes or hangs is a failed row. The exit status tells of wrong answers, crashes and leaks, never of a time.
 
-mod fresh;
-mod idle;
-mod pools;
-mod raw;
+mod catalogue;
+mod options;
 mod report;
+mod rounds;
+mod copies;
+mod leaks;
+mod tasks;
+mod raw;
+mod peers;
+mod work;
+mod plots;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use report::{Row, Rows};
+use catalogue::WORKLOADS;
+use options::Plan;
+use report::Line;
 
-/// Rows that are measured together, in a file of their own.
-struct Group {
-    name: &'static str,
-    /// Of its rows: the group's own name, a slash, the rest.
-    names: fn() -> Vec<String>,
-    run: fn(&Plan) -> Rows,
-}
-
-const GROUPS: [Group; 3] = [
-    Group {
-        name: "fresh",
-        names: fresh::names,
-        run: fresh::run,
-    },
-    Group {
-        name: "idle",
-        names: idle::names,
-        run: idle::run,
-    },
-    Group {
-        name: "pool",
-        names: pools::names,
-        run: pools::run,
-    },
-];
-
-/// What was asked for.
-pub(crate) struct Plan {
-    pub(crate) quick: bool,
-    json: Option<PathBuf>,
-    /// Empty: all.
-    rows: Vec<String>,
-}
-
-impl Plan {
-    /// Whether the row of this name is to be measured.
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|row| belongs(name, row))
-    }
-}
+/// What goes wrong in a measurement, as a row shows it.
+pub(crate) type Fault = Box<dyn Error>;
+pub(crate) type Fallible<T> = Result<T, Fault>;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(raw::SmallProcess::ARGUMENT) {
-        return match raw::SmallProcess::serve() {
+    // Where a worker of procspawn begins. Workers of ours never reach `main`.
+    procspawn::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(ended) = copies::serve(&arguments) {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&error),
+            Err(error) => refuse(&*error),
         };
     }
-    match parse(std::env::args().skip(1)).and_then(|plan| plan.map_or(Ok(true), |plan| run(&plan))) {
+    match options::parse(arguments).and_then(|plan| plan.map_or(Ok(true), |plan| run(&plan))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => refuse(&*error),
@@ -77,77 +56,54 @@ fn refuse(error: &dyn Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Whether every row could be measured. A row that falls short of its target was measured.
-fn run(plan: &Plan) -> Result<bool, Box<dyn Error>> {
-    let mut rows = Vec::new();
+/// Whether everything could be measured. A row that falls short of its target was measured.
+fn run(plan: &Plan) -> Fallible<bool> {
+    copies::inherit_orphans()?;
     println!("{}", report::machine()?);
     println!("{}", report::header());
-    for group in GROUPS {
-        if (group.names)().iter().any(|name| plan.wants(name)) {
-            for row in (group.run)(plan)? {
-                println!("{row}");
-                rows.push(row);
-            }
+    let mut lines = Vec::new();
+    let mut seconds = BTreeMap::new();
+    for workload in WORKLOADS.iter().filter(|workload| plan.wants(workload.name)) {
+        let began = Instant::now();
+        for line in copies::measure(workload, plan.scale) {
+            println!("{line}");
+            lines.push(line);
         }
+        seconds.insert(workload.name, began.elapsed().as_secs_f64());
     }
+    println!("{}", report::summary(&lines));
     if let Some(file) = &plan.json {
-        report::write_json(file, plan.quick, &rows).map_err(|error| {
+        report::write_json(file, plan.scale, &lines, &seconds).map_err(|error| {
             format!(
                 "--json: {}: {error}; give a file that can be written",
                 file.display()
             )
         })?;
     }
-    Ok(!rows.iter().any(Row::is_failed))
+    let is_drawn = match &plan.plots {
+        Some(folder) => draw(folder, plan)?,
+        None => true,
+    };
+    Ok(is_drawn && !lines.iter().any(Line::is_failed))
 }
 
-/// `None`: help was asked for, and given.
-fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Plan>, Box<dyn Error>> {
-    let mut plan = Plan {
-        quick: false,
-        json: None,
-        rows: Vec::new(),
-    };
-    let known: Vec<String> = GROUPS.iter().flat_map(|group| (group.names)()).collect();
-    while let Some(argument) = given.next() {
-        match argument.as_str() {
-            "--help" | "-h" => {
-                println!(
-                    "bench [--quick] [--json FILE] [ROW..]\n\nrows, each alone or by a front part of its name:"
-                );
-                known.iter().for_each(|name| println!("  {name}"));
-                return Ok(None);
-            }
-            "--quick" => plan.quick = true,
-            "--json" => {
-                plan.json = Some(
-                    given
-                        .next()
-                        .ok_or("--json needs a value: the file to write")?
-                        .into(),
-                )
-            }
-            _ if argument.starts_with('-') => {
-                return Err(format!(
-                    "{argument}: no such option; use --quick, --json FILE or the names of rows"
-                )
-                .into());
-            }
-            _ if known.iter().any(|name| belongs(name, &argument)) => plan.rows.push(argument),
-            _ => {
-                let groups = GROUPS.map(|group| group.name).join(", ");
-                let known = known.join(", ");
-                return Err(
-                    format!("{argument}: no such row; use a group ({groups}) or one of {known}").into(),
-                );
+/// Whether every plot could be drawn.
+fn draw(folder: &Path, plan: &Plan) -> Fallible<bool> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        format!(
+            "--plots: {}: {error}; give a folder that can be made",
+            folder.display()
+        )
+    })?;
+    let mut is_drawn = true;
+    for plot in &plots::PLOTS {
+        match copies::take_series(plot, plan.scale) {
+            Ok(series) => println!("wrote {}", plots::draw(folder, plot, &series)?.display()),
+            Err(error) => {
+                println!("plot {}: failed: {error}", plot.name);
+                is_drawn = false;
             }
         }
     }
-    Ok(Some(plan))
-}
-
-/// Whether `row` is `name`, or the front part of it up to a slash.
-fn belongs(name: &str, row: &str) -> bool {
-    name.strip_prefix(row)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    Ok(is_drawn)
 }

@@ -1,0 +1,4 @@
+//! What programs use for this today.
+
+pub(crate) mod rust;
+pub(crate) mod python;

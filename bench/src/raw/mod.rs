@@ -1,0 +1,6 @@
+//! What the kernel itself charges, without `inparallel`.
+
+pub(crate) mod fork;
+pub(crate) mod helper;
+pub(crate) mod memory;
+pub(crate) mod spin;
