@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use inparallel::{ErrorKind, Pool, StartMethod, TaskFuture, task};
+use inparallel::{ErrorKind, Pool, StartMethod, TaskContext, TaskFuture, task};
 
 use crate::harness::{POOLS, REMOTE};
 use crate::os;
@@ -27,6 +27,7 @@ trials! {
         death_takes_the_running_task_alone,
         time_limit_ends_the_running_task_alone,
         cancel_ends_the_running_task_alone,
+        cancel_reaches_a_task_behind_an_answer_that_is_not_read,
         copy_of_a_worker_answers_nothing,
         killed_worker_gives_its_tasks_back,
         waits_of_many_threads_end,
@@ -310,6 +311,35 @@ fn cancel_ends_the_running_task_alone(method: StartMethod) {
         }
         end(pool);
         assert!(!host.has_news(), "a task ran twice");
+    }
+}
+
+/// Fills its mailbox, says one word more, and ends.
+#[task]
+fn flood(context: &TaskContext, place: Place) {
+    place.say("flood");
+    place.wait_for_go();
+    context.send(&"x".repeat((4 << 20) - 1000)).unwrap();
+    context.send(&"y".repeat(2000)).unwrap();
+    context.send(&"z").unwrap();
+}
+
+/// The one before it has filled its mailbox, so that its answer lies in a pipe that nobody reads; it counts nevertheless.
+fn cancel_reaches_a_task_behind_an_answer_that_is_not_read(method: StartMethod) {
+    let mut host = Host::new();
+    for _ in 0..5 {
+        let (pool, _) = quick(method, 1, &mut host, 0);
+        let first = pool.submit(flood::later(host.place())).unwrap();
+        let messages = first.messages::<String>();
+        assert_eq!(host.hear(), "flood");
+        let behind = pool.submit(stay::later(host.place(), 1)).unwrap();
+        host.release(1);
+        assert_eq!(host.hear(), "1");
+        assert!(behind.cancel());
+        assert_eq!(kind(behind.wait()), Err(ErrorKind::Cancelled));
+        assert_eq!(messages.count(), 3);
+        first.wait().unwrap();
+        end(pool);
     }
 }
 
