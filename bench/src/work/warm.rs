@@ -16,15 +16,7 @@ use crate::tasks::{builder, close, same, warm, warm_pool, without_spin};
 
 pub(crate) fn round_trip(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     let calls = calls(scale);
-    let pool = warm_pool(1)?;
-    let mut helper = Helper::start()?;
-    let [ours, pipe] = alternate(
-        scale.rounds(),
-        [&mut || median_call(calls, |x| call(&pool, x)), &mut || {
-            median_call(calls, |x| helper.round_trip(x))
-        }],
-    )?;
-    close(pool)?;
+    let [ours, pipe] = in_turns_with_pipes(warm_pool(1)?, scale)?;
     // By itself: its peer keeps a core busy for as long as it is there.
     let mut peer = SpinPeer::start()?;
     let mut count = 0;
@@ -80,20 +72,25 @@ fn pin() {
 }
 
 fn beside_pipes(name: &'static str, scale: Scale, builder: PoolBuilder, most: f64) -> Fallible<Vec<Line>> {
+    let [ours, pipe] = in_turns_with_pipes(warm(builder)?, scale)?;
+    let row = Row::new(name, Unit::Microseconds, &ours)
+        .beside("blocking ping-pong over two pipes, placed alike", &pipe)
+        .target(Target::RatioAtMost(most));
+    Ok(vec![row.line()])
+}
+
+/// Calls of a warm pool, and round trips over two pipes.
+fn in_turns_with_pipes(pool: Pool, scale: Scale) -> Fallible<[Vec<f64>; 2]> {
     let calls = calls(scale);
-    let pool = warm(builder)?;
     let mut helper = Helper::start()?;
-    let [ours, pipe] = alternate(
+    let figures = alternate(
         scale.rounds(),
         [&mut || median_call(calls, |x| call(&pool, x)), &mut || {
             median_call(calls, |x| helper.round_trip(x))
         }],
     )?;
     close(pool)?;
-    let row = Row::new(name, Unit::Microseconds, &ours)
-        .beside("blocking ping-pong over two pipes, placed alike", &pipe)
-        .target(Target::RatioAtMost(most));
-    Ok(vec![row.line()])
+    Ok(figures)
 }
 
 /// Awaited instead of waited for.
