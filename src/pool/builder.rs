@@ -159,7 +159,7 @@ impl PoolBuilder {
     }
 
     /// How long a thread that waits for a result, and a worker that waits for its next task, may look out for it before
-    /// they sleep: waking up takes longer than many a task. Default, and at most: 50 µs. Zero: they sleep at once.
+    /// they sleep: waking up takes longer than many a task. They give way to whoever wants their core meanwhile. Default, and at most: 50 µs. Zero: they sleep at once.
     ///
     /// It is left out where the process may use one core only, and after it was in vain, the more often the longer that
     /// lasts: tasks that take long, and machines that are busy, make that so.
