@@ -84,7 +84,7 @@ impl Board {
         cell.state.compare_exchange(from, to, AcqRel, Acquire).is_ok()
     }
 
-    /// How far a call is. `most`: the longest answer that is taken, in bytes.
+    /// How far a call is.
     pub(crate) fn look(&self, number: u32) -> Seen {
         let cell = self.cell(number);
         match cell.state.load(Acquire) {
@@ -106,6 +106,16 @@ impl Board {
     pub(crate) fn is_done(&self, number: u32) -> bool {
         let found = self.cell(number).state.load(Acquire);
         found == state(number, ANSWERED) || found == state(number, ELSEWHERE)
+    }
+
+    /// Whether the answer to a call comes by the pipe.
+    pub(crate) fn is_elsewhere(&self, number: u32) -> bool {
+        self.cell(number).state.load(Acquire) == state(number, ELSEWHERE)
+    }
+
+    /// Something came from the worker's stderr: now it looks, with each answer, whether all of it was read.
+    pub(crate) fn note_heard(&self) {
+        self.program.heard.fetch_add(1, Relaxed);
     }
 
     /// Whether the worker has passed a call.
@@ -186,6 +196,11 @@ impl Board {
     pub(crate) fn has_call(&self, number: u32) -> bool {
         let found = self.cell(number).state.load(Acquire);
         found == state(number, WAITING) || found == state(number, WITHDRAWN)
+    }
+
+    /// How often something came from the worker's stderr.
+    pub(crate) fn heard(&self) -> u32 {
+        self.program.heard.load(Relaxed)
     }
 
     /// The worker is about to sleep until it is rung. False: a call has come, and nobody will ring for it.

@@ -141,7 +141,7 @@ impl PoolCore {
         self.with_lane(id, |pool, inner, index, ends| {
             // Those before it first, so that it is known whose it is.
             let rings = pool.take_in(inner, index, now, ends);
-            is_due = inner.lanes.at(index).is_some_and(|lane| lane.hear(said).is_ok());
+            is_due = inner.lanes.at(index).is_some_and(|lane| lane.hear(said));
             pool.take_in(inner, index, now, ends) || rings
         });
         is_due
@@ -170,6 +170,15 @@ impl PoolCore {
     pub(super) fn epoch(&self, id: WorkerId, now: Instant) -> u32 {
         self.serve(id, now);
         lock(&self.inner).lanes.get(id).map_or(0, |lane| lane.epoch())
+    }
+
+    /// Something came from the worker's stderr: [`epoch`](PoolCore::epoch) of that.
+    pub(super) fn heard(&self, id: WorkerId, now: Instant) -> u32 {
+        let epoch = self.epoch(id, now);
+        if let Some(lane) = lock(&self.inner).lanes.get(id) {
+            lane.shared.board.note_heard();
+        }
+        epoch
     }
 
     /// The longest answer that a worker may send.
@@ -270,7 +279,7 @@ impl PoolCore {
         inner.state.unhand(id, ended + given_back, ended, now);
         for (behind, Handed { task, rank }) in back.into_iter().enumerate() {
             // One that was next, with nobody before it, may be what it died of before it could say so.
-            if ended == 0 && behind == 0 && task.slot.count_return() > MOST_RETURNS {
+            if ended == 0 && behind == 0 && task.came_back_too_often() {
                 let name = task.slot.name.to_string();
                 ends.push((task.slot, Outcome::Failed(error.clone().with_task(name))));
             } else {
@@ -304,16 +313,13 @@ impl PoolCore {
             }
         }
         // Workers that are on their way out keep what they run; what they have not begun is for others.
-        if inner
-            .state
-            .closing
-            .is_some_and(|how| how != super::Shutdown::Finish)
-        {
-            for index in 0..inner.lanes.all.len() {
-                self.withdraw_behind(inner, index, 0, now, ends);
+        match inner.state.runs_queue() {
+            true => _ = self.feed(inner, ends),
+            false => {
+                for index in 0..inner.lanes.all.len() {
+                    self.withdraw_behind(inner, index, 0, now, ends);
+                }
             }
-        } else {
-            self.feed(inner, ends);
         }
         overdue
     }
@@ -441,11 +447,7 @@ impl PoolCore {
 
     /// The lane that should get the task that is next.
     fn next_lane(&self, inner: &mut Inner) -> Option<usize> {
-        if inner
-            .state
-            .closing
-            .is_some_and(|how| how != super::Shutdown::Finish)
-        {
+        if !inner.state.runs_queue() {
             return None;
         }
         let (_, task) = inner.state.first()?;
@@ -612,6 +614,3 @@ const MOST_ROUNDS: usize = 64;
 
 /// A thread that submits to full lanes looks at one of them so often.
 const SUBMITS: u32 = 16;
-
-/// A task that so many workers were given and none began is not put back again.
-const MOST_RETURNS: u32 = 3;

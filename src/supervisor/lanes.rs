@@ -34,8 +34,8 @@ pub(super) struct Lane {
     taken: u32,
     /// From `taken` to `posted`; `None`: withdrawn.
     at_hand: VecDeque<Option<Handed>>,
-    /// Answers that came by the pipe, for calls that are answered there.
-    said: VecDeque<Said>,
+    /// The answer to the first call, which came by the pipe.
+    said: Option<Said>,
     /// What the worker knows by a number.
     known: HashMap<Key, u32>,
     last_known: Option<(Key, u32)>,
@@ -139,7 +139,7 @@ impl Lane {
             posted: 0,
             taken: 0,
             at_hand: VecDeque::new(),
-            said: VecDeque::new(),
+            said: None,
             known: HashMap::new(),
             last_known: None,
             attended: None,
@@ -257,7 +257,7 @@ impl Lane {
                     );
                 }
                 Seen::Elsewhere => {
-                    let Some(said) = self.said.pop_front() else {
+                    let Some(said) = self.said.take() else {
                         break;
                     };
                     let handed = self.at_hand.pop_front().flatten();
@@ -281,7 +281,7 @@ impl Lane {
         self.taken != self.posted
             && match self.shared.board.look(self.taken) {
                 Seen::Answered { .. } => true,
-                Seen::Elsewhere => !self.said.is_empty(),
+                Seen::Elsewhere => self.said.is_some(),
                 Seen::Withdrawn { is_passed } => is_passed && matches!(self.at_hand.front(), Some(None)),
                 Seen::Waiting | Seen::Begun => false,
             }
@@ -313,8 +313,6 @@ impl Lane {
 
     /// The number of the call that the worker is at, if all answers are taken in.
     pub(super) fn epoch(&self) -> u32 {
-        // Something came from its stderr: now it looks, with each answer, whether all of it was read.
-        self.shared.board.program.heard.fetch_add(1, Ordering::Relaxed);
         self.taken
     }
 
@@ -347,7 +345,7 @@ impl Lane {
 
     /// Whether the answer to a call comes by the pipe.
     pub(super) fn is_elsewhere(&self, number: u32) -> bool {
-        self.shared.board.look(number) == Seen::Elsewhere
+        self.shared.board.is_elsewhere(number)
     }
 
     /// Whether a task is what the worker is at: its grace.
@@ -416,17 +414,14 @@ impl Lane {
         self.attended = None;
     }
 
-    /// An answer came by the pipe. An error: none was due.
-    pub(super) fn hear(&mut self, said: Said) -> Result<(), ()> {
+    /// An answer came by the pipe; whether one was due.
+    pub(super) fn hear(&mut self, said: Said) -> bool {
         // The worker marks a call before it answers it here, and one at a time.
-        let is_due = self.first().is_some() && self.said.is_empty() && self.is_elsewhere(self.taken);
-        match is_due {
-            true => {
-                self.said.push_back(said);
-                Ok(())
-            }
-            false => Err(()),
+        let is_due = self.first().is_some() && self.said.is_none() && self.is_elsewhere(self.taken);
+        if is_due {
+            self.said = Some(said);
         }
+        is_due
     }
 
     /// A call is over here: its worker has let go of what is attached to it.
@@ -487,7 +482,7 @@ impl Lane {
                 }
                 _ => {
                     let name = handed.task.slot.name.to_string();
-                    let end = match self.said.pop_front() {
+                    let end = match self.said.take() {
                         Some(said) => handed.answered(said, self.pid),
                         None => (
                             Arc::clone(&handed.task.slot),

@@ -131,7 +131,7 @@ impl EventLoop {
     }
 
     /// The pool that a linked worker gets its tasks from.
-    fn linked(&self, id: WorkerId) -> Option<Arc<PoolCore>> {
+    pub(super) fn linked(&self, id: WorkerId) -> Option<Arc<PoolCore>> {
         let pooled = self.workers.get(&id)?.pooled.as_ref()?;
         pooled.is_linked.then(|| Arc::clone(&pooled.core))
     }
@@ -140,13 +140,9 @@ impl EventLoop {
     pub(super) fn hear_linked(&mut self, id: WorkerId, frames: Vec<(Reply, Vec<u8>)>) {
         let mut full = None;
         for (reply, payload) in frames {
-            let Some(pooled) = self.pooled(id) else {
+            let Some(pool) = self.linked(id) else {
                 return;
             };
-            if !pooled.is_linked {
-                return;
-            }
-            let pool = Arc::clone(&pooled.core);
             let now = self.now;
             if reply == Reply::Bell {
                 continue;
@@ -197,7 +193,7 @@ impl EventLoop {
                 return;
             }
         }
-        let Some(pool) = self.pooled(id).map(|pooled| Arc::clone(&pooled.core)) else {
+        let Some(pool) = self.linked(id) else {
             return;
         };
         let at_work = pool.at_work(id, self.now).map(|slot| slot.id);
@@ -282,7 +278,8 @@ impl EventLoop {
             };
             match stderr.read(&mut self.buffer) {
                 Ok(Incoming::Bytes(count)) => {
-                    let epoch = self.epoch(id);
+                    let now = self.now;
+                    let epoch = self.linked(id).map(|pool| pool.heard(id, now));
                     let Some(worker) = self.workers.get_mut(&id) else {
                         return;
                     };

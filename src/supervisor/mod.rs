@@ -28,6 +28,8 @@ mod relay;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]
+mod lanes_tests;
+#[cfg(test)]
 mod waiting_tests;
 #[cfg(test)]
 mod tests;

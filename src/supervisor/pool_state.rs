@@ -277,7 +277,12 @@ impl<T> PoolState<T> {
     /// Whether tasks are handed out behind those that workers are at: not while a worker that does not exist yet could
     /// have them.
     pub(crate) fn hands_ahead(&self) -> bool {
-        self.starting == 0 && !self.may_launch() && self.closing.is_none_or(|how| how == Shutdown::Finish)
+        self.starting == 0 && !self.may_launch() && self.runs_queue()
+    }
+
+    /// Whether what waits is to be run, and not to be given back.
+    pub(crate) fn runs_queue(&self) -> bool {
+        self.closing.is_none_or(|how| how == Shutdown::Finish)
     }
 
     /// How many more tasks the worker may be handed.
@@ -492,7 +497,7 @@ impl<T> PoolState<T> {
         if self.is_broken {
             actions.extend(self.drain().map(PoolAction::Refuse));
         }
-        if self.closing >= Some(Shutdown::Cancel) {
+        if !self.runs_queue() {
             actions.extend(self.drain().map(PoolAction::Cancel));
         }
         while let Some(entry) = self.resting.first_entry()

@@ -346,9 +346,8 @@ impl EventLoop {
 
     /// What tells a linked worker's tasks apart.
     pub(super) fn epoch(&mut self, id: WorkerId) -> Option<u32> {
-        let now = self.now;
-        let pooled = self.pooled(id).filter(|pooled| pooled.is_linked)?;
-        Some(pooled.core.epoch(id, now))
+        let pool = self.linked(id)?;
+        Some(pool.epoch(id, self.now))
     }
 
     /// A worker without a task cannot be used any more.
@@ -356,9 +355,9 @@ impl EventLoop {
         let Some(pooled) = self.pooled(id) else {
             return;
         };
-        let (pool, is_linked) = (Arc::clone(&pooled.core), pooled.is_linked);
+        let pool = Arc::clone(&pooled.core);
         let now = self.now;
-        if is_linked {
+        if let Some(pool) = self.linked(id) {
             pool.recall(id, now);
         }
         self.decide(&pool, |inner| {

@@ -31,6 +31,13 @@ pub(crate) struct PoolTask {
     pub(crate) terms: Arc<Terms>,
 }
 
+impl PoolTask {
+    /// Counts that a worker died before it began the task: whether it is not to be put back again.
+    pub(super) fn came_back_too_often(&self) -> bool {
+        self.slot.count_return() > MOST_RETURNS
+    }
+}
+
 /// What holds for a task in a pool; many have the same.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -578,7 +585,7 @@ impl PoolCore {
 
     /// A worker died before it began the task: puts it back where it was, or tells that this happened too often.
     pub(super) fn give_back(&self, task: PoolTask, rank: Rank) -> Result<(), PoolTask> {
-        if task.slot.count_return() > MOST_RETURNS {
+        if task.came_back_too_often() {
             return Err(task);
         }
         self.put_back(task, rank);

@@ -145,11 +145,7 @@ impl Posts {
     /// Whether something that was written to stderr is not read yet: then the answer goes by the pipe, behind it. A worker
     /// that never writes anything is not asked each time.
     fn has_unheard(&mut self) -> bool {
-        let heard = self
-            .board
-            .program
-            .heard
-            .load(std::sync::atomic::Ordering::Relaxed);
+        let heard = self.board.heard();
         if std::mem::replace(&mut self.heard, heard) != heard {
             self.silent = 0;
         }

@@ -235,10 +235,14 @@ impl Desk {
         // Held: nothing that the task's threads say comes behind its answer.
         let mut speaking = lock(&self.speaking);
         *speaking = (None, false);
+        self.say_answer(answer)
+    }
+
+    /// By the pipe.
+    fn say_answer(&self, Answer { reply, payload }: Answer) -> io::Result<()> {
         if nesting::has_detached() {
             self.say(Reply::Lingers, &[])?;
         }
-        let Answer { reply, payload } = answer;
         self.say(reply, &payload)?;
         buffers::prepare(payload);
         Ok(())
@@ -279,13 +283,7 @@ impl Desk {
             return Ok(());
         }
         posts.answer(None);
-        if nesting::has_detached() {
-            self.say(Reply::Lingers, &[])?;
-        }
-        let Answer { reply, payload } = answer;
-        self.say(reply, &payload)?;
-        buffers::prepare(payload);
-        Ok(())
+        self.say_answer(answer)
     }
 
     /// A copy of this process may still read what was attached to the arguments. The answer comes by the pipe, behind this.
