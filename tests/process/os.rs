@@ -261,3 +261,8 @@ pub(crate) fn statuses_survive_reaping() -> bool {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     !cfg!(inparallel_no_pidfd) && version >= (6, 15)
 }
+
+/// Whether pools hand tasks to their workers ahead, on memory that both see.
+pub(crate) fn tasks_are_handed_ahead() -> bool {
+    cfg!(target_os = "linux") && !cfg!(inparallel_no_pidfd)
+}

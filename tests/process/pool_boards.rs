@@ -334,7 +334,10 @@ fn cancel_reaches_a_task_behind_an_answer_that_is_not_read(method: StartMethod) 
         assert_eq!(host.hear(), "flood");
         let behind = pool.submit(stay::later(host.place(), 1)).unwrap();
         host.release(1);
-        assert_eq!(host.hear(), "1");
+        // Where nothing is handed ahead, it stays in the queue until that answer is read.
+        if os::tasks_are_handed_ahead() {
+            assert_eq!(host.hear(), "1");
+        }
         assert!(behind.cancel());
         assert_eq!(kind(behind.wait()), Err(ErrorKind::Cancelled));
         assert_eq!(messages.count(), 3);
