@@ -9,7 +9,7 @@ use crate::buffers;
 use crate::payload::Payload;
 use crate::shared::{self, SharedBytes};
 use crate::sys;
-use crate::wire;
+use crate::wire::{self, Encoded};
 
 /// An argument of a task, as the worker owns it.
 #[diagnostic::on_unimplemented(
@@ -35,7 +35,7 @@ pub trait Output: Serialize + DeserializeOwned {}
 impl<T: Serialize + DeserializeOwned> Output for T {}
 
 /// Why an argument did not get into bytes, or out of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refused {
     pub(crate) type_name: String,
     pub(crate) reason: String,
@@ -54,12 +54,13 @@ impl Refused {
 ///
 /// Arguments go one by one, not as a tuple, so that the compiler complains once about a type that cannot travel, and at
 /// that type. The bytes are those of the tuple.
-pub fn encode<T: Argument>(value: &T, output: &mut Vec<u8>) -> Result<(), Refused> {
+#[inline]
+pub fn encode<T: Argument>(value: &T, output: &mut Encoded) -> Result<(), Refused> {
     encode_value(value, output).map_err(Refused::of::<T>)
 }
 
 /// [`encode`] for a slice. What arrives is a [`Slice`].
-pub fn encode_slice<T: Argument>(value: &[T], output: &mut Vec<u8>) -> Result<(), Refused> {
+pub fn encode_slice<T: Argument>(value: &[T], output: &mut Encoded) -> Result<(), Refused> {
     match sys::as_same_slice(value) {
         Some(bytes) => {
             encode_bytes(bytes, output);
@@ -70,11 +71,13 @@ pub fn encode_slice<T: Argument>(value: &[T], output: &mut Vec<u8>) -> Result<()
 }
 
 /// [`encode`] for what arrives as another type, such as a `str` as a `String`.
-pub fn encode_borrowed<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> Result<(), Refused> {
+#[inline]
+pub fn encode_borrowed<T: Serialize + ?Sized>(value: &T, output: &mut Encoded) -> Result<(), Refused> {
     wire::encode_argument(value, output).map_err(Refused::of::<T>)
 }
 
 /// Reads the next argument.
+#[inline]
 pub fn decode<T: Argument>(input: &mut &[u8]) -> Result<T, Refused> {
     decode_next(input).map_err(Refused::of::<T>)
 }
@@ -117,6 +120,7 @@ impl<T> std::ops::Deref for Slice<T> {
 }
 
 /// Appends a result. Bytes stand before their length, not behind it: so they can stay where they are.
+#[inline]
 pub(crate) fn encode_output<T: Serialize>(value: T, output: &mut Vec<u8>) -> Result<(), String> {
     match sys::known_as::<T, Vec<u8>>(value) {
         Ok(bytes) => {
@@ -135,6 +139,7 @@ pub(crate) fn encode_output<T: Serialize>(value: T, output: &mut Vec<u8>) -> Res
 }
 
 /// Decodes a result that must fill `bytes` to the end.
+#[inline]
 pub(crate) fn decode_output<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if !sys::is_same::<T, Vec<u8>>() {
         return wire::decode(bytes);
@@ -170,7 +175,8 @@ fn check_length(bytes: &[u8]) -> Result<usize, String> {
 }
 
 /// Appends a value, bytes in one piece.
-fn encode_value<T: Serialize>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
+#[inline]
+fn encode_value<T: Serialize>(value: &T, output: &mut Encoded) -> Result<(), String> {
     match sys::as_same::<T, Vec<u8>>(value) {
         Some(bytes) => {
             encode_bytes(bytes, output);
@@ -180,6 +186,7 @@ fn encode_value<T: Serialize>(value: &T, output: &mut Vec<u8>) -> Result<(), Str
     }
 }
 
+#[inline]
 fn decode_next<T: DeserializeOwned>(input: &mut &[u8]) -> Result<T, String> {
     if !sys::is_same::<T, Vec<u8>>() {
         return wire::decode_argument(input);
@@ -196,14 +203,14 @@ fn decode_next<T: DeserializeOwned>(input: &mut &[u8]) -> Result<T, String> {
 }
 
 /// Many bytes are attached: then a length that no bytes have stands in the place of theirs, and their index follows.
-fn encode_bytes(bytes: &[u8], output: &mut Vec<u8>) {
+fn encode_bytes(bytes: &[u8], output: &mut Encoded) {
     let index = (bytes.len() >= shared::WORTH_ATTACHING)
         .then(|| shared::attach_copy(bytes))
         .flatten();
     match index {
         Some(index) => {
-            output.extend_from_slice(&ATTACHED);
-            output.extend_from_slice(&index.to_le_bytes());
+            output.push(&ATTACHED);
+            output.push(&index.to_le_bytes());
         }
         None => wire::encode_bytes(bytes, output),
     }

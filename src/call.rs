@@ -50,14 +50,20 @@ pub struct Call<T> {
     /// The entry that runs many calls.
     many: &'static Entry<Answer>,
     payload: Payload,
-    /// The arguments could not be encoded.
-    refused: Option<Box<(String, String)>>,
-    /// Most calls have none of their own.
-    options: Option<Box<Options>>,
+    /// Most calls have nothing of this.
+    rare: Option<Box<Rare>>,
     value: PhantomData<fn() -> T>,
 }
 
+#[derive(Clone, Default)]
+struct Rare {
+    options: Option<Options>,
+    /// Why the arguments could not be encoded.
+    refused: Option<Refused>,
+}
+
 impl<T> Call<T> {
+    #[inline]
     pub(crate) fn new(
         options: Options,
         name: Name,
@@ -67,22 +73,29 @@ impl<T> Call<T> {
     ) -> Self {
         let (payload, refused) = match payload {
             Ok(payload) => (payload, None),
-            Err(Refused { type_name, reason }) => (Payload::default(), Some(Box::new((type_name, reason)))),
+            Err(refused) => (Payload::EMPTY, Some(refused)),
+        };
+        let rare = match options.say_nothing() && refused.is_none() {
+            true => None,
+            false => Some(Box::new(Rare {
+                options: Some(options),
+                refused,
+            })),
         };
         Call {
             name,
             entry,
             many,
             payload,
-            refused,
-            options: (options != Options::new()).then(|| Box::new(options)),
+            rare,
             value: PhantomData,
         }
     }
 
     /// With other options, where these say something.
     pub fn with(mut self, options: Options) -> Self {
-        self.options = Some(Box::new(options.or(self.options())));
+        let options = options.or(self.options());
+        self.rare.get_or_insert_default().options = Some(options);
         self
     }
 
@@ -97,33 +110,35 @@ impl<T> Call<T> {
 
     /// What was set for this call.
     pub(crate) fn options(&self) -> Options {
-        self.options.as_deref().cloned().unwrap_or_default()
+        self.own_options().cloned().unwrap_or_default()
     }
 
     /// Whether nothing was.
+    #[inline]
     pub(crate) fn own_options(&self) -> Option<&Options> {
-        self.options.as_deref()
+        self.rare.as_ref()?.options.as_ref()
     }
 
+    #[inline]
     pub(crate) fn entries(&self) -> (&'static Entry<Answer>, &'static Entry<Answer>) {
         (self.entry, self.many)
     }
 
     /// The encoded arguments, or why there are none.
     pub(crate) fn payload(&self) -> std::result::Result<&Payload, Cause> {
-        match &self.refused {
+        match self.rare.as_ref().and_then(|rare| rare.refused.clone()) {
             None => Ok(&self.payload),
-            Some(refused) => Err(Cause::ArgumentNotEncodable {
-                type_name: refused.0.clone(),
-                reason: refused.1.clone(),
-            }),
+            Some(Refused { type_name, reason }) => Err(Cause::ArgumentNotEncodable { type_name, reason }),
         }
     }
 
     /// The arguments of a call that has no options of its own, and nothing attached.
+    #[inline]
     pub(crate) fn plain_payload(&self) -> Option<&Payload> {
-        let is_plain = self.options.is_none() && self.refused.is_none() && self.payload.attached().is_empty();
-        is_plain.then_some(&self.payload)
+        match self.rare.is_none() && self.payload.attached().is_empty() {
+            true => Some(&self.payload),
+            false => None,
+        }
     }
 
     pub(crate) fn work(&self) -> std::result::Result<Work, Cause> {
@@ -141,8 +156,7 @@ impl<T> Clone for Call<T> {
             entry: self.entry,
             many: self.many,
             payload: self.payload.clone(),
-            refused: self.refused.clone(),
-            options: self.options.clone(),
+            rare: self.rare.clone(),
             value: PhantomData,
         }
     }
@@ -215,8 +229,10 @@ impl<'de, T> Deserialize<'de> for Call<T> {
             entry: find(entry)?,
             many: find(many)?,
             payload: Payload::new(portable.payload, portable.attached),
-            refused: None,
-            options: Some(Box::new(portable.options.into())),
+            rare: Some(Box::new(Rare {
+                options: Some(portable.options.into()),
+                refused: None,
+            })),
             value: PhantomData,
         })
     }

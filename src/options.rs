@@ -277,6 +277,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Options {
     /// The defaults.
+    #[inline]
     pub const fn new() -> Self {
         Options {
             start: None,
@@ -423,6 +424,31 @@ impl Options {
             limit: self.limit.or(other.limit),
             pool: self.pool.or(other.pool),
         }
+    }
+
+    /// Whether they are the defaults. Asked of every call, and told by looking.
+    #[inline]
+    pub(crate) fn say_nothing(&self) -> bool {
+        let Options {
+            start: None,
+            timeout: None,
+            grace: None,
+            kill_on_drop: false,
+            stderr: None,
+            max_result: None,
+            program: None,
+            priority: None,
+            retries: None,
+            retry_on,
+            retry_errors: false,
+            backoff: None,
+            limit: None,
+            pool: None,
+        } = self
+        else {
+            return false;
+        };
+        retry_on.is_empty()
     }
 
     pub(crate) fn is_retried(&self) -> bool {

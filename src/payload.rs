@@ -1,18 +1,17 @@
 //! Encoded arguments, or an encoded result.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::shared::{self, Opened, SharedBytes};
-use crate::wire::Attached;
+use crate::wire::{Attached, Encoded, SHORT, Short, Written};
 
 /// Bytes that are cheap to clone; a few of them need no memory of their own. What is attached to arguments comes along.
 #[derive(Clone)]
 pub(crate) enum Payload {
-    Short { len: u8, bytes: [u8; SHORT] },
+    Short { len: u8, bytes: Short },
     Long(Arc<Vec<u8>>),
     Loaded(Arc<Loaded>),
 }
@@ -23,15 +22,12 @@ pub(crate) struct Loaded {
     attached: Vec<SharedBytes>,
 }
 
-/// As much as makes a payload as large as a vector.
-const SHORT: usize = 22;
-
 const _: () = assert!(size_of::<Payload>() == 24);
 
 impl Payload {
     pub(crate) const EMPTY: Payload = Payload::Short {
         len: 0,
-        bytes: [0; SHORT],
+        bytes: Short([0; SHORT]),
     };
 
     pub(crate) fn new(bytes: Vec<u8>, attached: Vec<SharedBytes>) -> Payload {
@@ -42,22 +38,18 @@ impl Payload {
     }
 
     /// What `encode` writes and attaches.
-    pub(crate) fn collect<E>(encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Payload, E> {
-        thread_local! {
-            static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-        }
-        // Most arguments are few bytes, which need no memory of their own in the end.
-        let mut bytes = SCRATCH.take();
-        bytes.clear();
-        let attached = shared::collect(|| encode(&mut bytes))?;
-        if attached.is_empty() && bytes.len() <= SHORT {
-            let payload = Payload::from(&*bytes);
-            SCRATCH.set(bytes);
-            return Ok(payload);
-        }
-        Ok(Payload::new(bytes, attached))
+    #[inline]
+    pub(crate) fn collect<E>(encode: impl FnOnce(&mut Encoded) -> Result<(), E>) -> Result<Payload, E> {
+        let mut encoded = Encoded::default();
+        let attached = shared::collect(|| encode(&mut encoded))?;
+        Ok(match encoded.finish() {
+            Written::Short { len, bytes } if attached.is_empty() => Payload::Short { len, bytes },
+            Written::Short { len, bytes } => Payload::new(bytes.0[..usize::from(len)].to_vec(), attached),
+            Written::Long(bytes) => Payload::new(bytes, attached),
+        })
     }
 
+    #[inline]
     pub(crate) fn attached(&self) -> &[SharedBytes] {
         match self {
             Payload::Loaded(loaded) => &loaded.attached,
@@ -112,9 +104,10 @@ impl Default for Payload {
 impl Deref for Payload {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match self {
-            Payload::Short { len, bytes } => &bytes[..usize::from(*len).min(SHORT)],
+            Payload::Short { len, bytes } => &bytes.0[..usize::from(*len).min(SHORT)],
             Payload::Long(bytes) => bytes,
             Payload::Loaded(loaded) => &loaded.bytes,
         }
@@ -126,8 +119,8 @@ impl From<&[u8]> for Payload {
         if bytes.len() > SHORT {
             return Payload::Long(Arc::new(bytes.to_vec()));
         }
-        let mut short = [0; SHORT];
-        short[..bytes.len()].copy_from_slice(bytes);
+        let mut short = Short::default();
+        short.0[..bytes.len()].copy_from_slice(bytes);
         Payload::Short {
             len: bytes.len() as u8,
             bytes: short,

@@ -7,7 +7,7 @@
 //! Fresh memory costs ten times as much as the copy that goes into it, so that of large arguments is used again: once its
 //! last owner is gone, and only if whoever has had it has let go of it. See `docs/bytes.md`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};
@@ -257,10 +257,37 @@ impl<'de> Visitor<'de> for Bytes {
 }
 
 /// What `encode` attaches.
+#[inline]
 pub(crate) fn collect<E>(encode: impl FnOnce() -> Result<(), E>) -> Result<Vec<SharedBytes>, E> {
-    let _restore = Restore(ENCODED.replace(Some(Vec::new())));
+    let collecting = Collecting(COUNT.replace(Some(0)));
     encode()?;
-    Ok(ENCODED.take().unwrap_or_default())
+    Ok(collecting.take())
+}
+
+/// Ends what is being encoded, and goes on with what was before.
+struct Collecting(Option<u32>);
+
+impl Collecting {
+    #[inline]
+    fn take(&self) -> Vec<SharedBytes> {
+        match COUNT.replace(Some(0)) {
+            None | Some(0) => Vec::new(),
+            Some(count) => take_last(count),
+        }
+    }
+}
+
+impl Drop for Collecting {
+    #[inline]
+    fn drop(&mut self) {
+        // What a failure has left.
+        drop(self.take());
+        COUNT.set(self.0);
+    }
+}
+
+fn take_last(count: u32) -> Vec<SharedBytes> {
+    ENCODED.with_borrow_mut(|encoded| encoded.split_off(encoded.len().saturating_sub(count as usize)))
 }
 
 /// How a worker is told of what is attached.
@@ -412,18 +439,12 @@ impl Drop for Opened<'_> {
 }
 
 thread_local! {
-    /// What is attached to the arguments that this thread is encoding.
-    static ENCODED: RefCell<Option<Vec<SharedBytes>>> = const { RefCell::new(None) };
+    /// How much is attached to the arguments that this thread is encoding, if it is.
+    static COUNT: Cell<Option<u32>> = const { Cell::new(None) };
+    /// What is attached to them, behind that of those which wait for them to be done.
+    static ENCODED: RefCell<Vec<SharedBytes>> = const { RefCell::new(Vec::new()) };
     /// What was attached to those that it decodes.
     static DECODED: RefCell<Vec<SharedBytes>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Restore(Option<Vec<SharedBytes>>);
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        ENCODED.set(self.0.take());
-    }
 }
 
 /// Attaches bytes to the arguments that are being encoded, if there are any.
@@ -444,12 +465,12 @@ pub(crate) fn attach_copy(bytes: &[u8]) -> Option<u32> {
 }
 
 fn push(make: impl FnOnce() -> Option<SharedBytes>) -> Option<u32> {
-    ENCODED.with_borrow_mut(|encoded| {
-        let encoded = encoded.as_mut()?;
-        let index = u32::try_from(encoded.len()).ok()?;
-        encoded.push(make()?);
-        Some(index)
-    })
+    let index = COUNT.get()?;
+    let count = index.checked_add(1)?;
+    let bytes = make()?;
+    ENCODED.with_borrow_mut(|encoded| encoded.push(bytes));
+    COUNT.set(Some(count));
+    Some(index)
 }
 
 /// What has this index in the call that is being decoded.

@@ -19,7 +19,8 @@ fn outside_of_arguments_they_are_their_bytes() {
         assert_eq!(bytes, wire::encode(&content).unwrap());
         assert_eq!(wire::decode::<SharedBytes>(&bytes).unwrap(), shared);
         // A type's own code that encodes something while its arguments are encoded is none of theirs.
-        let payload = Payload::collect(|output| wire::encode_into(&shared, output)).unwrap();
+        let payload =
+            Payload::collect(|output| wire::encode(&shared).map(|bytes| output.push(&bytes))).unwrap();
         assert_eq!(*payload, *bytes);
         assert!(payload.attached().is_empty());
     }

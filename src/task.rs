@@ -23,7 +23,7 @@ use crate::slot::{Outcome, Place, Slot};
 use crate::supervisor::{self, Patience, Submitted};
 use crate::sys::{self, Entry};
 use crate::task_context::{self, Outlet};
-use crate::wire::Answer;
+use crate::wire::{Answer, Encoded};
 use crate::work::Work;
 use crate::worker::{self, Many, Remote};
 
@@ -42,7 +42,7 @@ pub fn start<R, P, C, E, D, L, F>(
 ) -> TaskFuture<R>
 where
     R: Output,
-    E: FnOnce(&P, &mut Vec<u8>) -> std::result::Result<(), Refused>,
+    E: FnOnce(&P, &mut Encoded) -> std::result::Result<(), Refused>,
     D: Fn(&mut &[u8]) -> std::result::Result<C, Refused> + Copy,
     L: FnOnce(P) -> R,
     F: Fn(C) -> R + Copy,
@@ -59,6 +59,7 @@ where
 }
 
 /// A call that is not made yet: as [`start`], but for `local`.
+#[inline]
 pub fn later<R, P, C, E, D, F>(
     options: Options,
     name: Name,
@@ -69,7 +70,7 @@ pub fn later<R, P, C, E, D, F>(
 ) -> Call<R>
 where
     R: Output,
-    E: FnOnce(&P, &mut Vec<u8>) -> std::result::Result<(), Refused>,
+    E: FnOnce(&P, &mut Encoded) -> std::result::Result<(), Refused>,
     D: Fn(&mut &[u8]) -> std::result::Result<C, Refused> + Copy,
     F: Fn(C) -> R + Copy,
 {

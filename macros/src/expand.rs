@@ -129,6 +129,7 @@ fn free(task: &Task, options: &Options) -> TokenStream {
             #quiet
             #(#with)*
             /// The task's options, to be changed for one call.
+            #[inline]
             #vis fn with() -> Self {
                 #used
                 #used_later
@@ -147,6 +148,7 @@ fn free(task: &Task, options: &Options) -> TokenStream {
             #quiet
             #(#with)*
             #[doc = #later_doc]
+            #[inline]
             #vis #later_sig {
                 Self::with().call_later(#(#arguments),*)
             }
@@ -154,6 +156,7 @@ fn free(task: &Task, options: &Options) -> TokenStream {
             #quiet
             #(#other)*
             #[doc = #call_later_doc]
+            #[inline]
             #vis #call_later_sig {
                 #later
             }
@@ -254,6 +257,7 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
         #quiet
         #(#with)*
         #[doc = #later_doc]
+        #[inline]
         #vis #later_sig {
             #used
             #later
@@ -262,6 +266,7 @@ fn associated(task: &Task, options: &Options) -> TokenStream {
         #quiet
         #(#other)*
         #[doc(hidden)]
+        #[inline]
         fn #defaults_name() -> #krate::Options {
             #defaults
         }

@@ -406,6 +406,7 @@ impl Pool {
         self.wait_over(deadline(limit.into()))
     }
 
+    #[inline]
     fn is_ours(&self) -> bool {
         self.core.is_ours()
     }

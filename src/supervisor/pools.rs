@@ -202,6 +202,7 @@ impl PoolCore {
     }
 
     /// In a fork of the process that made it, nobody serves it, and its lock may be held for ever.
+    #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.generation == sys::generation()
     }

@@ -7,6 +7,8 @@
 use serde::de::DeserializeOwned;
 use serde::ser::{Impossible, Serialize, Serializer};
 
+use crate::wire::encoded::Encoded;
+
 /// Encodes a value.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     bincode::serde::encode_to_vec(value, CONFIG).map_err(|error| say_encode(&error))
@@ -19,31 +21,20 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>
         .map_err(|error| say_encode(&error))
 }
 
-/// [`encode_into`] for an argument of a call, by a serializer that [`is_of_argument`] knows.
-pub(crate) fn encode_argument<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> Result<(), String> {
-    bincode::serde::encode_into_std_write(value, &mut Sink(output), CONFIG)
-        .map(drop)
-        .map_err(|error| say_encode(&error))
+/// Appends an argument of a call, by a serializer that [`is_of_argument`] knows.
+#[inline]
+pub(crate) fn encode_argument<T: Serialize + ?Sized>(value: &T, output: &mut Encoded) -> Result<(), String> {
+    bincode::serde::encode_into_writer(value, Sink(output), CONFIG).map_err(|error| say_encode(&error))
 }
 
 /// Where arguments are written, and read. The types are there for their names.
-struct Sink<'a>(&'a mut Vec<u8>);
+struct Sink<'a>(&'a mut Encoded);
 struct Source<'a>(&'a [u8]);
 
-impl std::io::Write for Sink<'_> {
+impl bincode::enc::write::Writer for Sink<'_> {
     #[inline]
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.push(bytes);
         Ok(())
     }
 }
@@ -81,11 +72,11 @@ pub(crate) fn is_of_argument<S>() -> bool {
     name.contains(concat!(module_path!(), "::Sink")) || name.contains(concat!(module_path!(), "::Source"))
 }
 
-/// [`encode_into`] for a `Vec<u8>` or a `[u8]`, in one piece: serde takes them byte by byte.
-pub(crate) fn encode_bytes(bytes: &[u8], output: &mut Vec<u8>) {
+/// [`encode_argument`] for a `Vec<u8>` or a `[u8]`, in one piece: serde takes them byte by byte.
+pub(crate) fn encode_bytes(bytes: &[u8], output: &mut Encoded) {
     output.reserve(LENGTH + bytes.len());
-    output.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    output.extend_from_slice(bytes);
+    output.push(&(bytes.len() as u64).to_le_bytes());
+    output.push(bytes);
 }
 
 /// [`decode_next`] for a `Vec<u8>`, in one piece.
@@ -99,6 +90,7 @@ pub(crate) fn decode_bytes(bytes: &mut &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// Decodes a value that must fill `bytes` to the end.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, String> {
     let value = decode_next(&mut bytes)?;
     if !bytes.is_empty() {
@@ -140,25 +132,50 @@ macro_rules! with_limit {
 }
 
 /// Decodes a value, and leaves what stands behind it.
+#[inline]
 pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
-    with_limit!(bytes.len(), |config| {
-        let decoded = bincode::serde::decode_from_slice(bytes, config);
-        decoded.map(|(value, used)| {
-            *bytes = &bytes[used..];
-            value
-        })
-    })
-    .map_err(|error| say_decode(&error))
+    let decoded = match bytes.len() {
+        0..=FEW => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000>()),
+        _ => decode_many(bytes),
+    };
+    match decoded {
+        Ok((value, used)) => {
+            *bytes = bytes.get(used..).unwrap_or_default();
+            Ok(value)
+        }
+        Err(error) => Err(say_decode(&error)),
+    }
+}
+
+#[inline(never)]
+fn decode_many<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), bincode::error::DecodeError> {
+    with_limit!(bytes.len(), |config| bincode::serde::decode_from_slice(
+        bytes, config
+    ))
 }
 
 /// [`decode_next`] for what [`encode_argument`] wrote.
+#[inline]
 pub(crate) fn decode_argument<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
     let mut source = Source(bytes);
-    let decoded = with_limit!(source.0.len(), |config| {
-        bincode::serde::decode_from_reader(&mut source, config)
-    });
+    let decoded = match bytes.len() {
+        0..=FEW => bincode::serde::decode_from_reader(&mut source, CONFIG.with_limit::<0x1_0000>()),
+        _ => decode_many_arguments(&mut source),
+    };
     *bytes = source.0;
-    decoded.map_err(|error| say_decode(&error))
+    match decoded {
+        Ok(value) => Ok(value),
+        Err(error) => Err(say_decode(&error)),
+    }
+}
+
+#[inline(never)]
+fn decode_many_arguments<T: DeserializeOwned>(
+    source: &mut Source<'_>,
+) -> Result<T, bincode::error::DecodeError> {
+    with_limit!(source.0.len(), |config| bincode::serde::decode_from_reader(
+        source, config
+    ))
 }
 
 /// Whether the value is the `Err` of a `Result`, whatever alias it goes by: serde tells by the first call it makes.
@@ -177,6 +194,7 @@ pub(crate) fn type_name_of<T: ?Sized>() -> String {
     }
 }
 
+#[cold]
 fn say_encode(error: &bincode::error::EncodeError) -> String {
     match error {
         bincode::error::EncodeError::OtherString(text) => text.clone(),
@@ -184,6 +202,7 @@ fn say_encode(error: &bincode::error::EncodeError) -> String {
     }
 }
 
+#[cold]
 fn say_decode(error: &bincode::error::DecodeError) -> String {
     match error {
         bincode::error::DecodeError::OtherString(text) => text.clone(),
@@ -296,6 +315,10 @@ const CONFIG: bincode::config::Configuration<bincode::config::LittleEndian, binc
     bincode::config::standard().with_fixed_int_encoding();
 
 const MOST_DECODED_PER_BYTE: usize = 16;
+
+/// So many bytes are in the first tier, and decoded where that is asked for.
+const FEW: usize = 0x1_0000 / MOST_DECODED_PER_BYTE;
+
 const LONGEST_TYPE_NAME: usize = 200;
 
 /// What stands before a sequence.

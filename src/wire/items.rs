@@ -17,52 +17,55 @@ pub(crate) struct Batch {
 }
 
 /// Appends a piece with its length before it.
-pub(crate) fn push_piece(pieces: &[&[u8]], output: &mut Vec<u8>) {
-    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-    match u8::try_from(len) {
+#[inline]
+pub(crate) fn push_piece(piece: &[u8], output: &mut Vec<u8>) {
+    output.reserve(1 + LENGTH + piece.len());
+    match u8::try_from(piece.len()) {
         Ok(short) if short < LONG => output.push(short),
         _ => {
             output.push(LONG);
-            output.extend_from_slice(&(len as u64).to_le_bytes());
+            output.extend_from_slice(&(piece.len() as u64).to_le_bytes());
         }
     }
-    for piece in pieces {
-        output.extend_from_slice(piece);
-    }
+    output.extend_from_slice(piece);
 }
 
 /// Takes the next piece from the front of `input`.
+#[inline]
 pub(crate) fn next_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    if let Some((&len, rest)) = input.split_first()
+        && len < LONG
+        && let Some((piece, rest)) = rest.split_at_checked(usize::from(len))
+    {
+        *input = rest;
+        return Ok(piece);
+    }
+    next_long_piece(input)
+}
+
+#[inline(never)]
+fn next_long_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
     let cut = || "the last item is cut off".to_owned();
-    let (&first, rest) = input.split_first().ok_or_else(cut)?;
-    let (len, rest) = if first == LONG {
-        let (len, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
-        (
-            usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?,
-            rest,
-        )
-    } else {
-        (usize::from(first), rest)
-    };
+    let rest = input.strip_prefix(&[LONG]).ok_or_else(cut)?;
+    let (len, rest) = rest.split_first_chunk::<LENGTH>().ok_or_else(cut)?;
+    let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?;
     let (piece, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
     *input = rest;
     Ok(piece)
 }
 
-/// Appends a result: `run` adds the encoded value, or says what there is instead and adds nothing.
-pub(crate) fn push_result(output: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -> Reply) {
+/// Makes room for what stands before a result. The encoded value is appended next; [`end_result`] needs to know where it began.
+#[inline]
+pub(crate) fn begin_result(output: &mut Vec<u8>) -> usize {
     let start = output.len();
     // The length of a short one, and that it is a value.
     output.extend_from_slice(&[0, 0]);
-    match run(output) {
-        Reply::Returned { .. } => {}
-        failure => {
-            output.truncate(start + 1);
-            output.push(1);
-            // What cannot be told is told without its details.
-            output.extend(codec::encode(&failure).unwrap_or_default());
-        }
-    }
+    start
+}
+
+/// Ends a result that began at `start`.
+#[inline]
+pub(crate) fn end_result(start: usize, output: &mut Vec<u8>) {
     let len = output.len() - start - 1;
     match u8::try_from(len) {
         Ok(short) if short < LONG => output[start] = short,
@@ -74,14 +77,29 @@ pub(crate) fn push_result(output: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -
     }
 }
 
+/// Ends a result that began at `start` with why there is none, in the place of what was appended.
+pub(crate) fn end_failure(start: usize, failure: &Reply, output: &mut Vec<u8>) {
+    output.truncate(start + 1);
+    output.push(1);
+    // What cannot be told is told without its details.
+    output.extend(codec::encode(failure).unwrap_or_default());
+    end_result(start, output);
+}
+
 /// Takes the next result: an encoded value, or why there is none.
+#[inline]
 pub(crate) fn next_result<'a>(input: &mut &'a [u8]) -> Result<Result<&'a [u8], Reply>, String> {
     let piece = next_piece(input)?;
     match piece.split_first() {
         Some((0, value)) => Ok(Ok(value)),
-        Some((1, failure)) => Ok(Err(codec::decode(failure)?)),
+        Some((1, failure)) => next_failure(failure).map(Err),
         _ => Err("a result of an unknown kind".into()),
     }
+}
+
+#[cold]
+fn next_failure(failure: &[u8]) -> Result<Reply, String> {
+    codec::decode(failure)
 }
 
 /// Room for the head of a batch of results.
@@ -109,5 +127,7 @@ pub(crate) fn batch(input: &mut &[u8]) -> Result<Batch, String> {
     })
 }
 
+/// Stands before a length of so many bytes.
 const LONG: u8 = 255;
+const LENGTH: usize = 8;
 const BATCH_HEAD: usize = 12;

@@ -132,14 +132,41 @@ fn an_err_is_told_from_everything_else() {
     assert!(!is_err_value(&Some(Alias::Err("inner".into()))));
 }
 
+fn written(encoded: Encoded) -> Vec<u8> {
+    match encoded.finish() {
+        Written::Short { len, bytes } => bytes.0[..usize::from(len)].to_vec(),
+        Written::Long(bytes) => bytes,
+    }
+}
+
+#[test]
+fn what_is_encoded_is_whole_however_it_was_written() {
+    let all: Vec<u8> = (0..100).collect();
+    for len in 0..all.len() {
+        for piece in 1..=len.max(1) {
+            for reserved in [0, 10, 50] {
+                let mut encoded = Encoded::default();
+                encoded.reserve(reserved);
+                for bytes in all[..len].chunks(piece) {
+                    encoded.push(bytes);
+                    encoded.reserve(1);
+                    encoded.push(&[]);
+                }
+                assert_eq!(written(encoded), all[..len], "pieces of {piece}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bytes_in_one_piece_are_as_serde_writes_them() {
     for bytes in [vec![], vec![7], vec![0; 300]] {
-        let mut encoded = vec![1];
+        let mut encoded = Encoded::default();
         encode_bytes(&bytes, &mut encoded);
-        assert_eq!(encoded[1..], encode(&bytes).unwrap());
-        encoded.push(9);
-        let mut input = &encoded[1..];
+        encoded.push(&[9]);
+        let encoded = written(encoded);
+        let mut input = &encoded[..];
+        assert_eq!(input[..input.len() - 1], encode(&bytes).unwrap());
         assert_eq!(decode_bytes(&mut input).unwrap(), bytes);
         assert_eq!(input, [9]);
     }

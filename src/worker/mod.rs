@@ -5,11 +5,13 @@
 mod bootstrap;
 #[cfg(feature = "ctor")]
 mod ctor;
+mod many;
 mod run;
 mod posts;
 mod panics;
 mod server;
 
 pub(crate) use bootstrap::{init, is_reachable};
+pub(crate) use many::Many;
 pub(crate) use panics::{catch, install as prepare_for_fork};
-pub(crate) use run::{Many, Remote, answer_of, run_forked};
+pub(crate) use run::{Remote, answer_of, run_forked};

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -17,7 +16,7 @@ use crate::sync::lock;
 use crate::sys::{self, Entry, Fd, Runnable, SameImage};
 use crate::task_context::{self, Outlet, Pipe};
 use crate::transport::{self, FrameReader};
-use crate::wire::{self, Answer, Assembler, Batch, Call, Chunk, Frame, Reply, Report, Setup, ToWorker};
+use crate::wire::{self, Answer, Assembler, Call, Frame, Reply, Report, Setup, ToWorker};
 use crate::worker::panics;
 use crate::worker::posts::{self, Posts};
 
@@ -46,105 +45,6 @@ impl<C, R, D: Copy, F: Copy> Clone for Remote<C, R, D, F> {
 
 impl<C, R, D: Copy, F: Copy> Copy for Remote<C, R, D, F> {}
 
-/// A task's function as a worker runs it many times, each time on arguments of its own.
-pub(crate) struct Many<C, R, D, F>(pub(crate) Remote<C, R, D, F>);
-
-impl<C, R, D: Copy, F: Copy> Clone for Many<C, R, D, F> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<C, R, D: Copy, F: Copy> Copy for Many<C, R, D, F> {}
-
-/// Results are sent as messages, the last of them as the answer: how many, how long it took, and one after the other,
-/// each with its length before it. An answer that came in time is not lost when a later item ends the worker.
-impl<C, R, D, F> Runnable<Answer> for Many<C, R, D, F>
-where
-    R: Serialize,
-    D: Fn(&mut &[u8]) -> Result<C, Refused> + Copy,
-    F: Fn(C) -> R + Copy,
-{
-    fn run(self, mut input: &[u8]) -> Answer {
-        let not_decodable = |reason| {
-            let type_name = wire::type_name_of::<C>();
-            Reply::ArgumentNotDecodable { type_name, reason }
-        };
-        let Chunk { items, is_careful } = match wire::decode_next(&mut input) {
-            Ok(chunk) => chunk,
-            Err(reason) => return not_decodable(reason).into(),
-        };
-        task_context::mute();
-        let mut results = Results::new();
-        let (mut stride, mut unmeasured) = (1, 0);
-        for _ in 0..items {
-            let item = match wire::next_piece(&mut input) {
-                Ok(item) => item,
-                Err(reason) => return not_decodable(reason).into(),
-            };
-            results.push(|output| self.0.run_into(item, output));
-            unmeasured += 1;
-            if is_careful {
-                results.send();
-            } else if unmeasured >= stride {
-                // Looking at the clock takes longer than a tiny item.
-                unmeasured = 0;
-                match results.began.elapsed() {
-                    age if age >= LONGEST_HELD_BACK => {
-                        results.send();
-                        stride = 1;
-                    }
-                    age if age < LONGEST_HELD_BACK / 8 => stride = (stride * 2).min(LONGEST_STRIDE),
-                    _ => {}
-                }
-            }
-        }
-        Answer {
-            reply: Reply::Returned { is_err: false },
-            payload: results.take(),
-        }
-    }
-}
-
-/// Results on their way back.
-struct Results {
-    count: u32,
-    began: Instant,
-    bytes: Vec<u8>,
-}
-
-impl Results {
-    fn new() -> Self {
-        Results {
-            count: 0,
-            began: Instant::now(),
-            bytes: wire::begin_batch(),
-        }
-    }
-
-    fn push(&mut self, run: impl FnOnce(&mut Vec<u8>) -> Reply) {
-        self.count += 1;
-        wire::push_result(&mut self.bytes, run);
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        let batch = Batch {
-            items: std::mem::take(&mut self.count),
-            nanos: u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        };
-        self.began = Instant::now();
-        let mut bytes = std::mem::replace(&mut self.bytes, wire::begin_batch());
-        wire::end_batch(batch, &mut bytes);
-        bytes
-    }
-
-    fn send(&mut self) {
-        let batch = self.take();
-        // A program that is gone takes this process along.
-        let _ = task_context::send_bytes(batch);
-    }
-}
-
 impl<C, R, D, F> Runnable<Answer> for Remote<C, R, D, F>
 where
     R: Serialize,
@@ -165,22 +65,28 @@ where
     F: Fn(C) -> R,
 {
     /// Runs the task on encoded arguments; the encoded result is added to `output`.
-    fn run_into(&self, mut input: &[u8], output: &mut Vec<u8>) -> Reply {
-        reply_of(output, |output| match (self.decode)(&mut input) {
+    fn run_into(&self, input: &[u8], output: &mut Vec<u8>) -> Reply {
+        reply_of(output, |output| reply(self.run_bare(input, output)))
+    }
+
+    /// As above, but for a panic, which goes on, and for what a failure has added. Gives whether the result is an `Err`.
+    #[inline]
+    pub(super) fn run_bare(&self, mut input: &[u8], output: &mut Vec<u8>) -> Result<bool, Reply> {
+        match (self.decode)(&mut input) {
             Ok(arguments) if input.is_empty() => tell((self.function)(arguments), output),
-            Ok(_) => Reply::ArgumentNotDecodable {
+            Ok(_) => Err(Reply::ArgumentNotDecodable {
                 type_name: wire::type_name_of::<C>(),
                 reason: format!("{} bytes are left over after the arguments", input.len()),
-            },
-            Err(Refused { type_name, reason }) => Reply::ArgumentNotDecodable { type_name, reason },
-        })
+            }),
+            Err(Refused { type_name, reason }) => Err(Reply::ArgumentNotDecodable { type_name, reason }),
+        }
     }
 }
 
 /// Runs a task here and now; its panic, and its result, become an answer.
 pub(crate) fn answer_of<R: Serialize>(task: impl FnOnce() -> R) -> Answer {
     let mut payload = Vec::new();
-    let reply = reply_of(&mut payload, |output| tell(task(), output));
+    let reply = reply_of(&mut payload, |output| reply(tell(task(), output)));
     Answer { reply, payload }
 }
 
@@ -195,14 +101,23 @@ fn reply_of(output: &mut Vec<u8>, run: impl FnOnce(&mut Vec<u8>) -> Reply) -> Re
 }
 
 /// Adds a result to `output`.
-fn tell<R: Serialize>(value: R, output: &mut Vec<u8>) -> Reply {
+#[inline]
+fn tell<R: Serialize>(value: R, output: &mut Vec<u8>) -> Result<bool, Reply> {
     let is_err = wire::is_err_value(&value);
     match argument::encode_output(value, output) {
-        Ok(()) => Reply::Returned { is_err },
-        Err(reason) => Reply::ResultNotEncodable {
+        Ok(()) => Ok(is_err),
+        Err(reason) => Err(Reply::ResultNotEncodable {
             type_name: wire::type_name_of::<R>(),
             reason,
-        },
+        }),
+    }
+}
+
+/// Whether a result is an `Err`, or why there is none.
+fn reply(told: Result<bool, Reply>) -> Reply {
+    match told {
+        Ok(is_err) => Reply::Returned { is_err },
+        Err(failure) => failure,
     }
 }
 
@@ -640,12 +555,6 @@ fn cannot_begin(error: &io::Error) -> Answer {
     }
     .into()
 }
-
-/// A result is not held back for longer than this, while others are added to it.
-const LONGEST_HELD_BACK: Duration = Duration::from_micros(100);
-
-/// So many items may pass between two looks at the clock.
-const LONGEST_STRIDE: u32 = 16;
 
 /// The exit status of a worker that has no way to answer any more.
 pub(super) const CANNOT_ANSWER: i32 = 122;

@@ -5,8 +5,9 @@
 //! its results sent one by one, until the item that kills is known.
 
 mod receiving;
+mod results;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,6 +24,7 @@ use crate::error::{Cause, Error, Result};
 use crate::ids::Name;
 use crate::options::Options;
 use crate::pool::Pool;
+use crate::pool::map::results::{Results, Run};
 use crate::ready::Ready;
 use crate::slot::Slot;
 use crate::supervisor::{self, Patience};
@@ -37,13 +39,13 @@ use crate::work::Work;
 ///
 /// # Panics
 ///
-/// `next` panics if `items` or `call` do; the pool is none the worse for it.
+/// `next` panics if `items` or `call` do, or the decoding of a result; the pool is none the worse for it, and whoever goes on
+/// misses that item alone.
 #[must_use = "nothing runs before the first result is asked for"]
 pub struct Map<T, I: Iterator, F> {
     pool: Pool,
     call: F,
     items: Peekable<I>,
-    ordered: bool,
     chunk_size: Option<usize>,
     buffered: Option<usize>,
     limit: Option<Duration>,
@@ -55,15 +57,9 @@ struct State<T> {
     ready: Arc<Ready>,
     /// In the order of sending.
     chunks: BTreeMap<u64, Sent>,
-    /// Results that are not asked for yet, from the item on whose turn it is; `None`: it is not there.
-    results: VecDeque<Option<Result<T>>>,
-    /// Results in the order of arrival, where that is what is wanted.
-    unordered: VecDeque<Result<T>>,
+    results: Results<T>,
     /// Items that were taken from the input.
     taken: u64,
-    /// Results that were given out.
-    given: u64,
-    arrived: usize,
     chunks_sent: u64,
     deadline: Option<Instant>,
     is_timer_set: bool,
@@ -105,13 +101,56 @@ struct Bundle {
     arguments: Arc<Vec<u8>>,
 }
 
+/// What is being put into a chunk.
+#[derive(Default)]
+struct Packed {
+    items: u32,
+    bundle: Option<Bundle>,
+    arguments: Vec<u8>,
+}
+
+impl Packed {
+    /// Takes items for as long as their calls are like those before. Gives the first call that is not, or none: it is full, or
+    /// there are no more.
+    fn fill<T, I: Iterator>(
+        &mut self,
+        size: usize,
+        items: &mut I,
+        call: &mut impl FnMut(I::Item) -> Call<T>,
+    ) -> Option<Call<T>> {
+        let plain = self.bundle.as_ref().filter(|bundle| bundle.is_plain);
+        let plain = plain.map(|bundle| bundle.entry);
+        while (self.items as usize) < size && self.arguments.len() < MOST_BYTES {
+            let call = call(items.next()?);
+            match call.plain_payload() {
+                Some(payload) if plain.is_some_and(|plain| std::ptr::eq(plain, call.entries().1)) => {
+                    self.push(payload);
+                }
+                _ => return Some(call),
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn push(&mut self, payload: &[u8]) {
+        wire::push_piece(payload, &mut self.arguments);
+        self.items += 1;
+    }
+
+    fn fits(&self, entry: &'static Entry<Answer>, options: &Options) -> bool {
+        self.bundle
+            .as_ref()
+            .is_some_and(|bundle| std::ptr::eq(bundle.entry, entry) && *bundle.options == *options)
+    }
+}
+
 impl<T, I: Iterator, F> Map<T, I, F> {
     pub(super) fn new(pool: Pool, call: F, items: I) -> Self {
         Map {
             pool,
             call,
             items: items.peekable(),
-            ordered: true,
             chunk_size: None,
             buffered: None,
             limit: None,
@@ -119,11 +158,8 @@ impl<T, I: Iterator, F> Map<T, I, F> {
             state: State {
                 ready: Arc::default(),
                 chunks: BTreeMap::new(),
-                results: VecDeque::new(),
-                unordered: VecDeque::new(),
+                results: Results::new(),
                 taken: 0,
-                given: 0,
-                arrived: 0,
                 chunks_sent: 0,
                 deadline: None,
                 is_timer_set: false,
@@ -140,7 +176,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
 
     /// Gives results as they arrive, not in the order of the items.
     pub fn unordered(mut self) -> Self {
-        self.ordered = false;
+        self.state.results.set_unordered();
         self
     }
 
@@ -204,23 +240,10 @@ where
     I: Iterator,
     F: FnMut(I::Item) -> Call<T>,
 {
-    /// A result that is there, or `None`.
-    fn give(&mut self) -> Option<Result<T>> {
-        let result = match self.ordered {
-            true => match self.state.results.front()? {
-                Some(_) => self.state.results.pop_front()?,
-                None => None,
-            },
-            false => self.state.unordered.pop_front(),
-        };
-        self.state.given += u64::from(result.is_some());
-        result
-    }
-
     /// Whether there will be no more results.
     fn is_done(&mut self) -> bool {
         self.state.chunks.is_empty()
-            && self.state.given == self.state.taken
+            && self.state.results.given() == self.state.taken
             && (self.state.is_over || self.items.peek().is_none())
     }
 
@@ -242,11 +265,43 @@ where
 
     /// Whether results come first: there are some, and the workers have enough to do or the input would keep us waiting.
     fn gives_first(&self) -> bool {
-        let has_result = match self.ordered {
-            true => matches!(self.state.results.front(), Some(Some(_))),
-            false => !self.state.unordered.is_empty(),
-        };
-        has_result && (self.state.is_input_slow || self.state.chunks.len() >= self.pool.max_workers())
+        self.state.results.has_next()
+            && (self.state.is_input_slow || self.state.chunks.len() >= self.pool.max_workers())
+    }
+
+    /// Looks after the workers first.
+    #[inline(never)]
+    fn next_of_workers(&mut self) -> Option<Result<T>> {
+        self.state.burst = BURST;
+        self.start_clock();
+        loop {
+            if let Some(ended) = self.check_process() {
+                return ended;
+            }
+            while let Some(key) = self.state.ready.try_next() {
+                self.hear(key);
+            }
+            if self.is_late() {
+                self.give_up();
+            }
+            if !self.gives_first() {
+                self.top_up();
+            }
+            if let Some(result) = self.state.results.next() {
+                return Some(result);
+            }
+            if self.is_done() {
+                return None;
+            }
+            // Between two looks a chunk may have been refused, whose results are there now.
+            if self.state.chunks.is_empty() {
+                continue;
+            }
+            match self.state.ready.next(self.state.deadline, || false) {
+                Some(key) => self.hear(key),
+                None => self.give_up(),
+            }
+        }
     }
 
     // --- sending ---
@@ -268,7 +323,7 @@ where
 
     /// How many items may be taken. When nothing is ahead, that is a chunk at least.
     fn room(&self, size: usize) -> usize {
-        let ahead = usize::try_from(self.state.taken - self.state.given).unwrap_or(usize::MAX);
+        let ahead = usize::try_from(self.state.taken - self.state.results.given()).unwrap_or(usize::MAX);
         let most = self.buffered.unwrap_or_else(|| {
             let workers = self.pool.max_workers();
             let by_count = workers.saturating_mul(CHUNKS_AHEAD).saturating_mul(size.max(FEW));
@@ -301,58 +356,46 @@ where
 
     fn send_next(&mut self, size: usize) {
         let first = self.state.taken;
-        let mut bundle: Option<Bundle> = None;
-        let mut arguments = Vec::new();
-        let mut items = 0;
-        while (items as usize) < size && arguments.len() < MOST_BYTES {
-            let next = catch_unwind(AssertUnwindSafe(|| self.items.next().map(&mut self.call)));
+        let mut packed = Packed::default();
+        while (packed.items as usize) < size && packed.arguments.len() < MOST_BYTES {
+            let next = catch_unwind(AssertUnwindSafe(|| {
+                packed.fill(size, &mut self.items, &mut self.call)
+            }));
             let call = match next {
                 Ok(Some(call)) => call,
                 Ok(None) => break,
                 // What was taken before is sent: whoever goes on after the panic misses nothing but its item.
                 Err(panic) => {
-                    self.send_bundle(first, items, bundle, arguments);
+                    self.send_bundle(first, packed);
                     resume_unwind(panic);
                 }
             };
             let (entry, many) = call.entries();
-            if let Some(bundle) = &bundle
-                && bundle.is_plain
-                && std::ptr::eq(bundle.entry, many)
-                && let Some(payload) = call.plain_payload()
-            {
-                wire::push_piece(&[payload], &mut arguments);
-                items += 1;
-                continue;
-            }
             let options = self.state.options_in(&self.pool, call.own_options());
             let restricts = options.timeout.is_some() || options.is_retried() || options.limit.is_some();
+            let item = first + u64::from(packed.items);
             let payload = match call.payload() {
                 Ok(payload) => payload,
                 Err(cause) => {
-                    self.send_bundle(first, items, bundle.take(), std::mem::take(&mut arguments));
+                    self.send_bundle(first, packed);
                     self.state.taken += 1;
                     let error = Error::new(call.name(), cause);
-                    return self.arrive(first + u64::from(items), Err(error));
+                    return self.arrive(item, Err(error));
                 }
             };
             let is_alone = restricts || !payload.attached().is_empty();
-            let fits = bundle
-                .as_ref()
-                .is_some_and(|bundle| std::ptr::eq(bundle.entry, many) && bundle.options == options);
-            if is_alone || self.chunk_size == Some(1) || items > 0 && !fits {
-                self.send_bundle(first, items, bundle.take(), std::mem::take(&mut arguments));
+            if is_alone || self.chunk_size == Some(1) || packed.items > 0 && !packed.fits(many, &options) {
+                self.send_bundle(first, packed);
                 let work = Work {
                     entry,
                     payload: payload.clone(),
                 };
                 let (name, options) = (call.task_name(), options.clone());
-                return self.send(first + u64::from(items), 1, name, options, work, None, false);
+                return self.send(item, 1, name, options, work, None, false);
             }
-            wire::push_piece(&[payload], &mut arguments);
-            items += 1;
-            if bundle.is_none() {
-                bundle = Some(Bundle {
+            packed.push(payload);
+            if packed.bundle.is_none() {
+                packed.bundle = Some(Bundle {
                     is_plain: call.own_options().is_none() && self.chunk_size != Some(1),
                     name: call.task_name(),
                     entry: many,
@@ -362,16 +405,16 @@ where
             }
         }
         self.state.size = size;
-        self.send_bundle(first, items, bundle, arguments);
+        self.send_bundle(first, packed);
     }
 
-    fn send_bundle(&mut self, first: u64, items: u32, bundle: Option<Bundle>, arguments: Vec<u8>) {
-        if let Some(bundle) = bundle {
+    fn send_bundle(&mut self, first: u64, packed: Packed) {
+        if let Some(bundle) = packed.bundle {
             let bundle = Bundle {
-                arguments: Arc::new(arguments),
+                arguments: Arc::new(packed.arguments),
                 ..bundle
             };
-            self.send_chunk(first, items, bundle, 0, false);
+            self.send_chunk(first, packed.items, bundle, 0, false);
         }
     }
 
@@ -442,9 +485,7 @@ where
                 // The next would be refused likewise.
                 self.state.is_over = true;
                 let error = error.with_task(name.to_string());
-                for item in first..first + u64::from(items) {
-                    self.arrive(item, Err(error.clone()));
-                }
+                self.state.results.arrive(first, Run::Failed(error, items.into()));
             }
         }
     }
@@ -458,44 +499,16 @@ where
 {
     type Item = Result<T>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<T>> {
         if self.state.burst > 0
             && self.pool.is_ours()
-            && let Some(result) = self.give()
+            && let Some(result) = self.state.results.next()
         {
             self.state.burst -= 1;
             return Some(result);
         }
-        self.state.burst = BURST;
-        self.start_clock();
-        loop {
-            if let Some(ended) = self.check_process() {
-                return ended;
-            }
-            while let Some(key) = self.state.ready.try_next() {
-                self.hear(key);
-            }
-            if self.is_late() {
-                self.give_up();
-            }
-            if !self.gives_first() {
-                self.top_up();
-            }
-            if let Some(result) = self.give() {
-                return Some(result);
-            }
-            if self.is_done() {
-                return None;
-            }
-            // Between two looks a chunk may have been refused, whose results are there now.
-            if self.state.chunks.is_empty() {
-                continue;
-            }
-            match self.state.ready.next(self.state.deadline, || false) {
-                Some(key) => self.hear(key),
-                None => self.give_up(),
-            }
-        }
+        self.next_of_workers()
     }
 }
 
@@ -532,7 +545,7 @@ where
             if !this.gives_first() {
                 this.top_up();
             }
-            if let Some(result) = this.give() {
+            if let Some(result) = this.state.results.next() {
                 return Poll::Ready(Some(result));
             }
             if this.is_done() {
@@ -573,7 +586,7 @@ impl<T, I: Iterator, F> fmt::Debug for Map<T, I, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
             .field("taken", &self.state.taken)
-            .field("given", &self.state.given)
+            .field("given", &self.state.results.given())
             .field("chunks_under_way", &self.state.chunks.len())
             .finish()
     }

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 
-use crate::argument;
 use crate::call::Call;
 use crate::error::{Cause, Error, ErrorKind, Result};
+use crate::payload::Payload;
+use crate::pool::map::results::{Batch, Run, Sender};
 use crate::pool::map::{Map, Sent};
 use crate::slot::Outcome;
 use crate::wire;
@@ -17,21 +18,16 @@ where
     I: Iterator,
     F: FnMut(I::Item) -> Call<T>,
 {
+    /// The result of one item.
     pub(super) fn arrive(&mut self, item: u64, result: Result<T>) {
-        match self.ordered {
-            true => {
-                let at = usize::try_from(item - self.state.given).unwrap_or(usize::MAX);
-                match self.state.results.get_mut(at) {
-                    Some(place) => *place = Some(result),
-                    None => {
-                        self.state.results.resize_with(at, || None);
-                        self.state.results.push_back(Some(result));
-                    }
-                }
-            }
-            false => self.state.unordered.push_back(result),
-        }
-        self.state.arrived += 1;
+        self.state.results.arrive(item, Run::One(Some(result)));
+    }
+
+    /// What is left of a chunk ends in the same way.
+    fn fail_rest(&mut self, sent: &Sent, error: Error) {
+        let left = u64::from(sent.items - sent.arrived);
+        let first = sent.first + u64::from(sent.arrived);
+        self.state.results.arrive(first, Run::Failed(error, left));
     }
 
     /// Something came of a chunk.
@@ -39,28 +35,30 @@ where
         let Some(mut sent) = self.state.chunks.remove(&key) else {
             return;
         };
-        let before = self.state.arrived;
+        let before = self.state.results.arrived();
         // The end first: what was sent before it is there then.
         let outcome = sent.slot.outcome();
         while let Some(letter) = sent.slot.take_letter() {
             if sent.bundle.is_some() {
-                self.unpack(&mut sent, &letter);
+                self.take_in(&mut sent, letter.into());
             }
         }
         match outcome {
             None => _ = self.state.chunks.insert(key, sent),
             Some(outcome) => self.end(sent, outcome),
         }
-        if self.state.arrived > before
+        let arrived = self.state.results.arrived();
+        if arrived > before
             && let Some(callback) = &mut self.on_progress
         {
-            callback(self.state.arrived);
+            callback(usize::try_from(arrived).unwrap_or(usize::MAX));
         }
     }
 
-    /// Results of a chunk. What is wrong with them is found out at its end.
-    fn unpack(&mut self, sent: &mut Sent, mut bytes: &[u8]) {
-        let Ok(batch) = wire::batch(&mut bytes) else {
+    /// Results of a chunk.
+    fn take_in(&mut self, sent: &mut Sent, bytes: Payload) {
+        let mut rest: &[u8] = &bytes;
+        let Ok(batch) = wire::batch(&mut rest) else {
             return;
         };
         if batch.items > 0 {
@@ -68,29 +66,19 @@ where
             // Old chunks count for less and less.
             let average = self.state.nanos_per_item.map_or(nanos, |old| (old + nanos) / 2.0);
             self.state.nanos_per_item = Some(average);
-            let bytes_per_result = bytes.len() as f64 / f64::from(batch.items);
+            let bytes_per_result = rest.len() as f64 / f64::from(batch.items);
             self.state.bytes_per_result = self.state.bytes_per_result.max(bytes_per_result);
         }
-        for _ in 0..batch.items.min(sent.items - sent.arrived) {
-            let Ok(result) = wire::next_result(&mut bytes) else {
-                return;
-            };
-            let result = match result {
-                Ok(value) => argument::decode_output(value).map_err(|reason| {
-                    let type_name = wire::type_name_of::<T>();
-                    self.error(sent, Cause::ResultNotDecodable { type_name, reason })
-                }),
-                Err(reply) => Err(self.error(sent, Cause::of(reply))),
-            };
-            self.arrive(sent.first + u64::from(sent.arrived), result);
-            sent.arrived += 1;
-        }
-    }
-
-    fn error(&self, sent: &Sent, cause: Cause) -> Error {
-        Error::new(sent.slot.name.to_string(), cause)
-            .with_worker(sent.slot.pid(), Vec::new())
-            .with_attempt(sent.slot.attempt())
+        let items = batch.items.min(sent.items - sent.arrived);
+        let run = Run::Batch(Batch {
+            at: bytes.len() - rest.len(),
+            bytes,
+            left: items,
+            sender: sent.sender(),
+        });
+        let first = sent.first + u64::from(sent.arrived);
+        self.state.results.arrive(first, run);
+        sent.arrived += items;
     }
 
     fn end(&mut self, mut sent: Sent, outcome: Outcome) {
@@ -100,12 +88,10 @@ where
         };
         match outcome {
             Outcome::Returned { payload, .. } => {
-                self.unpack(&mut sent, &payload);
+                self.take_in(&mut sent, payload);
                 let what = "results went missing".to_owned();
-                for item in sent.arrived..sent.items {
-                    let error = self.error(&sent, Cause::Protocol { what: what.clone() });
-                    self.arrive(sent.first + u64::from(item), Err(error));
-                }
+                let error = sent.sender().error(Cause::Protocol { what });
+                self.fail_rest(&sent, error);
             }
             Outcome::Failed(error) if sent.arrived == sent.items => drop(error),
             Outcome::Failed(error) if is_death(error.kind()) => {
@@ -119,11 +105,7 @@ where
                     self.send_chunk(sent.first, sent.items, bundle, skipped, !is_known);
                 }
             }
-            Outcome::Failed(error) => {
-                for item in sent.arrived..sent.items {
-                    self.arrive(sent.first + u64::from(item), Err(error.clone()));
-                }
-            }
+            Outcome::Failed(error) => self.fail_rest(&sent, error),
         }
     }
 
@@ -133,10 +115,8 @@ where
         let limit = self.limit.unwrap_or_default();
         for sent in std::mem::take(&mut self.state.chunks).into_values().rev() {
             sent.slot.cancel();
-            for item in sent.arrived..sent.items {
-                let error = Error::new(sent.slot.name.to_string(), Cause::TimedOut { limit });
-                self.arrive(sent.first + u64::from(item), Err(error));
-            }
+            let error = Error::new(sent.slot.name.to_string(), Cause::TimedOut { limit });
+            self.fail_rest(&sent, error);
         }
     }
 
@@ -144,6 +124,16 @@ where
         self.state
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+impl Sent {
+    fn sender(&self) -> Sender {
+        Sender {
+            name: *self.slot.name,
+            pid: self.slot.pid(),
+            attempt: self.slot.attempt(),
+        }
     }
 }
 

@@ -478,6 +478,7 @@ pub(crate) fn identity() -> Identity {
 }
 
 /// Counts the forks between the first program and this process: what was made in one generation belongs to it alone.
+#[inline]
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
