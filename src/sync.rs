@@ -1,5 +1,6 @@
 //! Locks and conditions, taken in one way everywhere, and user code kept from spreading its panics.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,13 +50,27 @@ fn spin(limit: Duration, is_so: impl Fn() -> bool) -> bool {
             if is_so() {
                 return true;
             }
-            std::hint::spin_loop();
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
         }
         if began.get_or_insert_with(Instant::now).elapsed() > limit {
             return false;
         }
         // Whoever is waited for may wait for this core.
         std::thread::yield_now();
+    }
+}
+
+/// The time, from when it is first asked for: looking at the clock costs as much as many of the steps that may need it.
+#[derive(Debug, Default)]
+pub(crate) struct Now(Cell<Option<Instant>>);
+
+impl Now {
+    pub(crate) fn get(&self) -> Instant {
+        let now = self.0.get().unwrap_or_else(Instant::now);
+        self.0.set(Some(now));
+        now
     }
 }
 
@@ -123,4 +138,5 @@ impl Spin {
 const MOST_MISSES: u32 = 10;
 
 /// Between two looks at the clock.
-const LOOKS: u32 = 32;
+const LOOKS: u32 = 8;
+const PAUSES: u32 = 4;

@@ -74,7 +74,7 @@ impl Board {
         cell.write(arguments);
         cell.state.store(state(number, WAITING), Release);
         full_fence();
-        self.worker.sleeps.load(Relaxed) != 0 && self.worker.sleeps.swap(0, Relaxed) != 0
+        self.worker.sleeps.0.load(Relaxed) != 0 && self.worker.sleeps.0.swap(0, Relaxed) != 0
     }
 
     /// Takes a call back that has not begun; whether that was so.
@@ -205,11 +205,11 @@ impl Board {
 
     /// The worker is about to sleep until it is rung. False: a call has come, and nobody will ring for it.
     pub(crate) fn may_sleep(&self, number: u32) -> bool {
-        self.worker.sleeps.store(1, Relaxed);
+        self.worker.sleeps.0.store(1, Relaxed);
         full_fence();
         let has_call = self.has_call(number);
         if has_call {
-            self.worker.sleeps.store(0, Relaxed);
+            self.worker.sleeps.0.store(0, Relaxed);
         }
         !has_call
     }

@@ -14,7 +14,7 @@ use crate::slot::{Outcome, Slot};
 use crate::supervisor::context::Command;
 use crate::supervisor::lanes::{self, Ends, Handed, Lane, Put, Said};
 use crate::supervisor::pools::{Inner, PoolCore};
-use crate::sync::lock;
+use crate::sync::{Now, lock};
 use crate::sys::CELLS;
 use crate::transport::Outgoing;
 
@@ -251,7 +251,7 @@ impl PoolCore {
         }
         inner.lanes.are_full = false;
         // Its next task has a time of its own.
-        let answered = match self.settle(inner, index, now, false) {
+        let answered = match self.settle(inner, index, now, 0) {
             false => vec![index],
             true => Vec::new(),
         };
@@ -401,7 +401,7 @@ impl PoolCore {
     /// Takes in a worker's answers, and hands out more for them.
     pub(super) fn take_in(&self, inner: &mut Inner, index: usize, now: Instant, ends: &mut Ends) -> bool {
         let ended = self.take_answers(inner, index, now, ends);
-        let answered = match self.settle(inner, index, now, ended >= STREAM) {
+        let answered = match self.settle(inner, index, now, ended) {
             false => vec![index],
             true => Vec::new(),
         };
@@ -414,19 +414,19 @@ impl PoolCore {
     /// Hands out what waits, and takes in the answers of those that are as fast as this.
     fn go_on(&self, inner: &mut Inner, mut answered: Vec<usize>, ends: &mut Ends) -> bool {
         for _ in 0..MOST_ROUNDS {
-            let now = Instant::now();
+            let now = Now::default();
             for index in std::mem::take(&mut answered) {
-                let ended = self.take_answers(inner, index, now, ends);
-                if !self.settle(inner, index, now, ended >= STREAM) {
+                let ended = self.take_answers(inner, index, now.get(), ends);
+                if !self.settle(inner, index, now.get(), ended) {
                     answered.push(index);
                 }
             }
             while let Some(index) = self.next_lane(inner) {
-                if self.hand(inner, index, now, ends) {
+                if self.hand(inner, index, &now, ends) {
                     answered.push(index);
                 }
             }
-            self.share(inner, now, ends);
+            self.share(inner, &now, ends);
             if answered.is_empty() && inner.state.queued_here() == 0
                 || answered.is_empty() && self.next_lane(inner).is_none()
             {
@@ -463,25 +463,25 @@ impl PoolCore {
     }
 
     /// Hands the next task to a worker; whether there is an answer by now.
-    fn hand(&self, inner: &mut Inner, index: usize, now: Instant, ends: &mut Ends) -> bool {
+    fn hand(&self, inner: &mut Inner, index: usize, now: &Now, ends: &mut Ends) -> bool {
         let Some(lane) = inner.lanes.all.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
         let id = lane.worker;
-        let Some((rank, task)) = inner.state.hand(id, now) else {
+        let Some((rank, task)) = inner.state.hand(id, || now.get()) else {
             return false;
         };
         if !task.work.payload.attached().is_empty() {
-            self.context.plan_to_tidy(now);
+            self.context.plan_to_tidy(now.get());
         }
-        let slot = Arc::clone(&task.slot);
-        let (is_first, number) = (lane.first().is_none(), lane.next_number());
+        let is_first = lane.first().is_none();
+        lanes::set_place(&task.slot, index, lane.next_number());
         match lane.put_up(task, rank, now) {
             Put::Up => {}
             // A supervisor that is gone ends all that is left.
             Put::Partly => _ = self.context.send(Command::Calls(id)),
-            Put::Refused(cause) => {
-                inner.state.unhand(id, 1, 0, now);
+            Put::Refused(slot, cause) => {
+                inner.state.unhand(id, 1, 0, now.get());
                 let error = Error::new(slot.name.to_string(), cause);
                 ends.push((slot, Outcome::Failed(error)));
                 return false;
@@ -490,9 +490,8 @@ impl PoolCore {
         if std::mem::take(&mut lane.wants_bell) {
             ends.bells.push(Arc::clone(&lane.shared));
         }
-        lanes::set_place(&slot, index, number);
         if is_first {
-            return !self.settle(inner, index, now, false);
+            return !self.settle(inner, index, now.get(), 0);
         }
         let worst = inner.lanes.worst_ahead;
         inner.lanes.worst_ahead = Some(worst.map_or(rank.priority, |worst| worst.max(rank.priority)));
@@ -517,12 +516,15 @@ impl PoolCore {
         ended
     }
 
-    /// Has the worker ring for what comes next, and notes when somebody has to look anyway. False: there is something now.
-    fn settle(&self, inner: &mut Inner, index: usize, now: Instant, is_stream: bool) -> bool {
+    /// Has the worker ring for what comes next, after so many have ended, and notes when somebody has to look anyway. False:
+    /// there is something now.
+    fn settle(&self, inner: &mut Inner, index: usize, now: Instant, ended: usize) -> bool {
+        let (depth, queued) = (inner.lanes.depth(), inner.state.queued_here());
         let Some(lane) = inner.lanes.at(index) else {
             return true;
         };
-        let is_armed = lane.arm(is_stream);
+        let coming = queued.min(depth.saturating_sub(lane.len()));
+        let is_armed = lane.arm(ended >= STREAM || lane.len() + coming >= STREAM, coming);
         let look_at = lane.is_quiet.then(|| now + LOOK_AFTER);
         let wanted = [lane.deadline(), look_at].into_iter().flatten().min();
         let lanes = &mut inner.lanes;
@@ -556,7 +558,7 @@ impl PoolCore {
     }
 
     /// A worker that ran dry gets what another has not begun.
-    fn share(&self, inner: &mut Inner, now: Instant, ends: &mut Ends) {
+    fn share(&self, inner: &mut Inner, now: &Now, ends: &mut Ends) {
         if inner.state.queued_here() > 0 || !inner.state.has_ahead() || inner.state.idle_linked().is_none() {
             return;
         }
@@ -566,7 +568,7 @@ impl PoolCore {
             && let Some(lane) = inner.lanes.at(index)
         {
             let (id, back) = (lane.worker, lane.withdraw_last(1, waiting.div_ceil(2)));
-            self.requeue_all(inner, id, back, now, ends);
+            self.requeue_all(inner, id, back, now.get(), ends);
         }
     }
 }
@@ -603,7 +605,7 @@ impl Inner {
 /// Work that a worker has at hand, if tasks are short.
 const AHEAD: Duration = Duration::from_micros(200);
 
-/// So many answers at once make a stream.
+/// So many answers, or calls, at once make a stream.
 const STREAM: usize = 4;
 
 /// In a stream an answer may lie for so long before somebody looks, if the task behind it takes long.

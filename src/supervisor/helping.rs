@@ -79,7 +79,7 @@ impl Queue for PoolCore {
             {
                 attended = Some((Arc::clone(&lane.shared), lane.worker));
                 // Nobody need be rung for what is looked out for; for what is before it somebody is, or it is there.
-                if !lane.arm(lane.is_quiet) {
+                if !lane.arm(lane.is_quiet, 0) {
                     rings |= self.take_in(&mut inner, index, Instant::now(), &mut ends);
                 }
             }

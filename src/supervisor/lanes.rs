@@ -17,7 +17,7 @@ use crate::payload::Payload;
 use crate::shared;
 use crate::slot::{Outcome, Slot};
 use crate::supervisor::pools::PoolTask;
-use crate::sync::{Spin, lock};
+use crate::sync::{Now, Spin, lock};
 use crate::sys::{self, CELLS, SharedBoard, Word};
 use crate::transport::{Outgoing, Written};
 
@@ -111,7 +111,7 @@ pub(super) enum Put {
     /// The pipe is full: the supervisor has to write the rest.
     Partly,
     /// It cannot be said in our language.
-    Refused(Cause),
+    Refused(Arc<Slot>, Cause),
 }
 
 impl Lane {
@@ -165,11 +165,11 @@ impl Lane {
     }
 
     /// Puts a call up. There must be room.
-    pub(super) fn put_up(&mut self, task: PoolTask, rank: Rank, now: Instant) -> Put {
+    pub(super) fn put_up(&mut self, task: PoolTask, rank: Rank, now: &Now) -> Put {
         let is_first = self.first().is_none();
         let mut calls = lock(&self.shared.calls);
         let Some(calls) = &mut *calls else {
-            return Put::Refused(Cause::refused("the worker gets no more calls"));
+            return Put::Refused(task.slot, Cause::refused("the worker gets no more calls"));
         };
         let slot = &task.slot;
         let key = (
@@ -188,7 +188,7 @@ impl Lane {
             let next = self.known.len() as u32;
             call.remember = (known.is_none() && next < MOST_KNOWN).then_some(next);
             if let Err(cause) = launch::send(calls, call, &task.work.payload) {
-                return Put::Refused(cause);
+                return Put::Refused(task.slot, cause);
             }
             if !task.work.payload.attached().is_empty() {
                 self.loaded = Some(slot.id);
@@ -211,7 +211,7 @@ impl Lane {
         // It may have read what lies in the pipe, and gone to sleep over that again. What is not written yet will wake it.
         self.wants_bell |= sleeps && is_written;
         if is_first {
-            self.since = now;
+            self.since = now.get();
         }
         self.at_hand.push_back(Some(Handed { task, rank }));
         self.posted = number.wrapping_add(1);
@@ -287,22 +287,25 @@ impl Lane {
             }
     }
 
-    /// Has the worker ring when the first call that nobody looks out for is done; in a stream of short ones, when half of
-    /// them are. False: the worker may have come to that before it was told, and there are answers to be taken.
-    pub(super) fn arm(&mut self, is_stream: bool) -> bool {
+    /// Has the worker ring when the first call that nobody looks out for is done; in a stream of short ones, when most of
+    /// them are and of the `coming`, which are about to be put up. False: the worker may have come to that before it was
+    /// told, and there are answers to be taken.
+    pub(super) fn arm(&mut self, is_stream: bool, coming: usize) -> bool {
         let mut number = self.taken;
         if self.attended == Some(number) {
             number = number.wrapping_add(1);
         }
         let left = self.posted.wrapping_sub(number);
-        self.is_quiet = is_stream && left > 1;
+        let soon = (left as usize + coming).min(CELLS - 1) as u32;
+        self.is_quiet = is_stream && soon > 1;
         if self.is_quiet {
-            number = number.wrapping_add(left / 2);
+            // Who submits, or waits, looks when half of them are done, and comes before the supervisor.
+            number = number.wrapping_add(soon - soon.div_ceil(4));
         }
         // What was never put up is never passed.
         let never = self.taken.wrapping_sub(1);
         let board = &self.shared.board;
-        board.ring_after((left > 0).then_some(number), never) || !self.has_answers()
+        board.ring_after((soon > 0).then_some(number), never) || !self.has_answers()
     }
 
     /// The task that the worker is at, as far as one can tell from here.

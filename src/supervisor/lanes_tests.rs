@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lanes::{Ends, Handed, Lane, Put, Said};
 use super::pools::{PoolTask, Terms};
@@ -9,6 +9,7 @@ use crate::ids::{Name, Rank, TaskId, WorkerId};
 use crate::options::Options;
 use crate::payload::Payload;
 use crate::slot::{Outcome, Slot};
+use crate::sync::Now;
 use crate::sys::{self, Entry, Fd, Runnable, SharedBoard};
 use crate::transport::Outgoing;
 use crate::wire::{Answer, Reply};
@@ -72,7 +73,7 @@ impl Story {
         };
         self.next += 1;
         assert!(matches!(
-            self.lane.put_up(task, Rank::default(), Instant::now()),
+            self.lane.put_up(task, Rank::default(), &Now::default()),
             Put::Up
         ));
     }
@@ -117,14 +118,14 @@ fn ids(handed: &[Handed]) -> Vec<u64> {
 fn an_answer_before_the_worker_was_told_to_ring_is_not_left_lying() {
     let Some(mut story) = Story::begin(4) else { return };
     // Half of them, as in a stream.
-    assert!(story.lane.arm(true));
+    assert!(story.lane.arm(true, 0));
     story.works();
     assert_eq!(story.take_answers(), 0);
     // Between the look and the bell.
     assert!(!story.answers(true), "it was to ring later");
-    assert!(!story.lane.arm(false), "there is something to take");
+    assert!(!story.lane.arm(false, 0), "there is something to take");
     assert_eq!(story.take_answers(), 1);
-    assert!(story.lane.arm(false));
+    assert!(story.lane.arm(false, 0));
     story.works();
     assert!(story.answers(true), "now it rings");
 }
@@ -137,10 +138,13 @@ fn an_answer_by_the_pipe_is_awaited_and_comes_once() {
     assert!(!story.lane.hear(said()), "it is not done");
     story.answers(false);
     assert_eq!(story.take_answers(), 0);
-    assert!(story.lane.arm(false), "nothing can be taken before it is heard");
+    assert!(
+        story.lane.arm(false, 0),
+        "nothing can be taken before it is heard"
+    );
     assert!(story.lane.hear(said()));
     assert!(!story.lane.hear(said()), "one answer for one call");
-    assert!(!story.lane.arm(false));
+    assert!(!story.lane.arm(false, 0));
     assert_eq!(story.take_answers(), 1);
     assert_eq!(story.ended(), [(1, true)]);
 }

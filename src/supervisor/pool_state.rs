@@ -310,13 +310,13 @@ impl<T> PoolState<T> {
     }
 
     /// Hands the next task to a linked worker.
-    pub(crate) fn hand(&mut self, id: WorkerId, now: Instant) -> Option<(Rank, T)> {
+    pub(crate) fn hand(&mut self, id: WorkerId, now: impl FnOnce() -> Instant) -> Option<(Rank, T)> {
         let worker = self.workers.get_mut(&id)?;
         let next = self.queue.pop_first()?;
         match worker.doing {
             Doing::Idle => {
                 worker.doing = Doing::Busy;
-                worker.since = now;
+                worker.since = now();
                 match self.idle.back() == Some(&id) {
                     true => _ = self.idle.pop_back(),
                     false => self.idle.retain(|other| *other != id),

@@ -699,7 +699,10 @@ fn linked(workers: usize) -> (PoolState<u32>, Vec<WorkerId>, Instant) {
         state.link(id);
         let rank = state.next_rank(0);
         state.push(rank, task);
-        assert_eq!(state.hand(state.idle_linked().unwrap(), now), Some((rank, task)));
+        assert_eq!(
+            state.hand(state.idle_linked().unwrap(), || now),
+            Some((rank, task))
+        );
     }
     (state, ids, now)
 }
@@ -724,7 +727,7 @@ fn tasks_at_hand_are_counted_as_waiting_behind_the_first() {
         let rank = state.next_rank(0);
         state.push(rank, task);
         assert!(state.hands_ahead());
-        assert_eq!(state.hand(ids[0], now).unwrap(), (rank, task));
+        assert_eq!(state.hand(ids[0], || now).unwrap(), (rank, task));
     }
     assert_eq!((state.waiting(), state.queued(), state.queued_here()), (3, 3, 0));
     // One done, one taken back.

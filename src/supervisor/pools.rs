@@ -344,11 +344,11 @@ impl PoolCore {
         when: Option<Instant>,
         ends: &mut Ends,
     ) -> bool {
-        let slot = Arc::clone(&task.slot);
         let rank = inner.state.next_rank(task.terms.priority);
         // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
-        if slot.set_place(Place::Pool(rank)) {
-            ends.push((slot, Outcome::cancelled(&task.slot)));
+        if task.slot.set_place(Place::Pool(rank)) {
+            let cancelled = Outcome::cancelled(&task.slot);
+            ends.push((task.slot, cancelled));
             return false;
         }
         if let Some(when) = when {

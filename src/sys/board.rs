@@ -43,9 +43,14 @@ pub(crate) struct ProgramSide {
 pub(crate) struct WorkerSide {
     /// How many calls it has passed: done, or seen to be taken back.
     pub(crate) passed: Word,
-    /// It sleeps, and wants to be rung.
-    pub(crate) sleeps: Word,
+    /// It sleeps, and wants to be rung. Apart from what changes with every call, as the program looks at it with every call.
+    pub(crate) sleeps: Apart,
 }
+
+/// A number on a cache line of its own.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Apart(pub(crate) Word);
 
 /// A place for one call, and for its answer after that.
 #[derive(Debug)]
@@ -79,7 +84,7 @@ impl Board {
             },
             worker: WorkerSide {
                 passed: word(),
-                sleeps: word(),
+                sleeps: Apart(word()),
             },
             cells: std::array::from_fn(|_| Cell {
                 state: word(),
