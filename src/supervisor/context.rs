@@ -30,7 +30,7 @@ pub(crate) enum Command {
     /// Make a worker and have it run a task.
     Order(Box<Submitted>, Box<Order>),
     /// Watch a worker that was made by a fork of the calling thread.
-    Adopt(Box<Submitted>, Box<Lines>),
+    Adopt(Box<Submitted>, Result<Box<Lines>, Cause>),
     /// Watch the time of a task that runs on a thread.
     Thread(Box<Submitted>),
     /// The thread has ended.
@@ -149,20 +149,24 @@ pub(crate) fn surroundings() -> Arc<Surroundings> {
 /// Sends a task to the supervisor, to be run by a new worker.
 pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
     let context = running()?;
-    let (submitted, order) = if order.is_spawn {
-        (submitted, order)
-    } else {
-        match context.call_ready(submitted, order)? {
-            None => return Ok(()),
-            Some(unsent) => unsent,
-        }
-    };
-    begin(submitted, |submitted| Command::Order(submitted, Box::new(order)))
+    if order.is_spawn {
+        // Here and now: to wake the supervisor for it would take longer, and it has others to look after.
+        let lines = launch::spawn(&submitted.options, &order);
+        return begin(submitted, |submitted| {
+            Command::Adopt(submitted, lines.map(Box::new))
+        });
+    }
+    match context.call_ready(submitted, order)? {
+        None => Ok(()),
+        Some((submitted, order)) => begin(submitted, |submitted| Command::Order(submitted, Box::new(order))),
+    }
 }
 
 /// Hands a worker that exists to the supervisor.
 pub(crate) fn adopt(submitted: Submitted, lines: Lines) -> Result<(), Cause> {
-    begin(submitted, |submitted| Command::Adopt(submitted, Box::new(lines)))
+    begin(submitted, |submitted| {
+        Command::Adopt(submitted, Ok(Box::new(lines)))
+    })
 }
 
 fn begin(submitted: Submitted, command: impl FnOnce(Box<Submitted>) -> Command) -> Result<(), Cause> {

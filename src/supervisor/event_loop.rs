@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::error::{Cause, Error};
 use crate::ids::{self, WorkerId};
-use crate::launch::{self, Entrance, Lines, Order, Ready as ReadyWorker, Server};
+use crate::launch::{Entrance, Lines, Order, Ready as ReadyWorker, Server};
 use crate::options::Options;
 use crate::slot::{Outcome, Slot};
 use crate::supervisor::context::{Called, Command, Context, Submitted};
@@ -174,7 +174,14 @@ impl EventLoop {
         };
         for command in std::mem::take(&mut self.commands).into_iter().chain(unhandled) {
             match command {
-                Command::Order(submitted, _) | Command::Adopt(submitted, _) => {
+                Command::Order(submitted, _) => {
+                    submitted.slot.fail(lost());
+                    self.context.leave();
+                }
+                Command::Adopt(submitted, lines) => {
+                    if let Some(child) = lines.as_ref().ok().and_then(|lines| lines.child.as_ref()) {
+                        child.end();
+                    }
                     submitted.slot.fail(lost());
                     self.context.leave();
                 }
@@ -218,14 +225,6 @@ impl EventLoop {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Order(submitted, order) if order.is_spawn => {
-                let id = self.enter(*submitted, Kind::Process);
-                let Some(worker) = self.workers.get(&id) else {
-                    return;
-                };
-                let lines = launch::spawn(&worker.options, &order);
-                self.open(id, lines);
-            }
             Command::Order(submitted, order) => {
                 if let Some((submitted, order)) = self.call_ready(*submitted, *order) {
                     self.make_for(submitted, order);
@@ -233,7 +232,7 @@ impl EventLoop {
             }
             Command::Adopt(submitted, lines) => {
                 let id = self.enter(*submitted, Kind::Process);
-                self.open(id, Ok(*lines));
+                self.open(id, lines.map(|lines| *lines));
             }
             Command::Thread(submitted) => {
                 self.enter(*submitted, Kind::Thread);
