@@ -69,9 +69,19 @@ impl Payload {
     /// Something cannot be opened.
     pub(crate) fn received(described: &[Attached], bytes: Vec<u8>) -> io::Result<Payload> {
         if described.is_empty() {
+            shared::close_aside();
             return Ok(bytes.into());
         }
         shared::received(described, bytes).map(|(bytes, attached)| Payload::new(bytes, attached))
+    }
+
+    /// A worker is done with it. What was opened for it may be what the next call has, too.
+    pub(crate) fn set_aside(self) {
+        if let Payload::Loaded(loaded) = self
+            && let Ok(loaded) = Arc::try_unwrap(loaded)
+        {
+            shared::set_aside(loaded.attached);
+        }
     }
 
     /// Whether memory of what is attached is to be used again.

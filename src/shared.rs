@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::sync::lock;
 use crate::sys::{self, Address, Memory};
 use crate::wire::{self, Attached};
 
@@ -323,6 +324,7 @@ pub(crate) fn received(
     mut bytes: Vec<u8>,
 ) -> io::Result<(Vec<u8>, Vec<SharedBytes>)> {
     let mut attached: Vec<Option<SharedBytes>> = Vec::new();
+    let mut aside = take_aside();
     let mut behind = 0usize;
     let cut = || io::Error::from(io::ErrorKind::InvalidData);
     for one in described {
@@ -346,7 +348,12 @@ pub(crate) fn received(
                     inode,
                     len,
                 };
-                Some(Store::Memory(Memory::open(&address)?).into())
+                let known = aside.iter_mut().position(|memory| memory.open_again(&address));
+                let memory = match known {
+                    Some(index) => aside.swap_remove(index),
+                    None => Memory::open(&address)?,
+                };
+                Some(Store::Memory(memory).into())
             }
         });
     }
@@ -479,6 +486,50 @@ pub(crate) fn attached(index: u32) -> Result<SharedBytes, String> {
         .with_borrow(|decoded| decoded.get(index as usize).cloned())
         .ok_or_else(|| format!("nothing is attached as number {index}"))
 }
+
+/// In a worker, between two calls: keeps open what the program is likely to use for the next. To open it and to find its pages
+/// takes about as long as to copy it.
+pub(crate) fn set_aside(attached: Vec<SharedBytes>) {
+    let memory = attached.into_iter().filter_map(|bytes| {
+        let mut inner = Arc::try_unwrap(bytes.0).ok()?;
+        match std::mem::replace(&mut inner.store, Store::Heap(Vec::new())) {
+            Store::Memory(memory) if memory.set_aside() => Some(memory),
+            _ => None,
+        }
+    });
+    let memory: Vec<Memory> = memory.collect();
+    if !memory.is_empty() {
+        *lock(&ASIDE) = memory;
+        HAS_ASIDE.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether something is kept open for the next call.
+#[inline]
+pub(crate) fn has_aside() -> bool {
+    HAS_ASIDE.load(Ordering::Relaxed)
+}
+
+/// Before a call runs: what it does not use is closed. By now there may be the arguments of others in it, and the task may be a
+/// stranger's before long.
+#[inline]
+pub(crate) fn close_aside() {
+    if has_aside() {
+        drop(take_aside());
+    }
+}
+
+fn take_aside() -> Vec<Memory> {
+    match HAS_ASIDE.swap(false, Ordering::Relaxed) {
+        true => std::mem::take(&mut lock(&ASIDE)),
+        false => Vec::new(),
+    }
+}
+
+static ASIDE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
+
+/// Most workers never have any.
+static HAS_ASIDE: AtomicBool = AtomicBool::new(false);
 
 impl Drop for Inner {
     fn drop(&mut self) {

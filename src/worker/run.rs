@@ -12,6 +12,7 @@ use crate::buffers;
 use crate::ids::{About, TaskId};
 use crate::nesting;
 use crate::payload::Payload;
+use crate::shared;
 use crate::sync::lock;
 use crate::sys::{self, Entry, Fd, Runnable, SameImage};
 use crate::task_context::{self, Outlet, Pipe};
@@ -285,6 +286,7 @@ impl<'a> Serving<'a> {
                 let Some(posts) = &mut self.posts else {
                     return Ok(true);
                 };
+                shared::close_aside();
                 let answer = self.desk.run(about, || (entry.run)(posts.arguments()));
                 self.desk.respond_posted(posts, answer)?;
                 Ok(true)
@@ -315,7 +317,7 @@ impl<'a> Serving<'a> {
                     return Ok(false);
                 };
                 let answer = self.perform(call, &arguments);
-                drop(arguments);
+                arguments.set_aside();
                 if let Some(posts) = &mut self.posts {
                     self.desk.respond_posted(posts, answer)?;
                 }
@@ -326,8 +328,10 @@ impl<'a> Serving<'a> {
 
     /// Takes the next frame from the pipe; false: there is none.
     fn read(&mut self, reader: &mut FrameReader<'_>) -> io::Result<bool> {
-        if buffers::has_kept() && !reader.is_there_within(buffers::KEPT_FOR) {
+        let has_kept = buffers::has_kept() || shared::has_aside();
+        if has_kept && !reader.is_there_within(buffers::KEPT_FOR) {
             buffers::give_back();
+            shared::close_aside();
         }
         let Some(Frame { message, payload }) = reader.next::<ToWorker>()? else {
             return Ok(false);
@@ -337,7 +341,7 @@ impl<'a> Serving<'a> {
             ToWorker::Call(call) => match Payload::received(&call.attached, payload) {
                 Ok(arguments) => {
                     let answer = self.perform(call, &arguments);
-                    drop(arguments);
+                    arguments.set_aside();
                     self.desk.respond(answer)?;
                 }
                 Err(_) => self.desk.say(Reply::NeedsBytes, &[])?,

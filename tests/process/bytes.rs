@@ -25,6 +25,7 @@ trials! {
         four_workers_share_bytes,
         copy_of_a_worker_keeps_what_it_borrowed,
         calls_keep_their_bytes,
+        worker_shows_no_task_the_memory_of_another,
     }
     cold on REMOTE => {
         worker_that_may_not_look_is_sent_the_bytes,
@@ -319,6 +320,41 @@ fn copy_of_a_worker_keeps_what_it_borrowed(method: StartMethod) {
     host.release(1);
     let got = pool.submit(ask_the_copy::later()).unwrap().wait().unwrap();
     assert_eq!(got, Ok(digest(&wanted)));
+    end(&pool);
+}
+
+/// How much memory of arguments this process has mapped, besides what it was given.
+#[task]
+fn mapped(_given: &[u8]) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let lines = maps.lines();
+    lines
+        .filter(|line| line.contains("memfd:inparallel-arguments"))
+        .count()
+}
+
+/// Though it keeps it for the next call, which may have other bytes there.
+fn worker_shows_no_task_the_memory_of_another(method: StartMethod) {
+    if method == StartMethod::Thread || cfg!(inparallel_no_linux) {
+        return;
+    }
+    let pool = pool(method, 1);
+    let mapped = |given: &[u8]| pool.submit(mapped::later(given)).unwrap().wait().unwrap();
+    for seed in 0..3 {
+        for seed in [seed, seed + 10] {
+            let bytes = noise(5 * MIB, seed);
+            let got = pool.submit(echo::later(bytes.clone())).unwrap().wait().unwrap();
+            assert!(got == bytes);
+        }
+        assert_eq!(mapped(&noise(5 * MIB, seed)), 1, "its own");
+        // By the board, and by the pipe.
+        assert_eq!(mapped(&[]), 0);
+        pool.submit(echo::later(noise(5 * MIB, seed)))
+            .unwrap()
+            .wait()
+            .unwrap();
+        assert_eq!(mapped(&noise(MIB, seed)), 0);
+    }
     end(&pool);
 }
 

@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::stat::{Mode, fstat};
 
 use super::retry;
@@ -27,6 +27,8 @@ pub(crate) struct Memory {
     len: usize,
     /// Of the process that may write, if this one may.
     writer: Option<u64>,
+    /// The file of another process, which may write other bytes to it when it gets it back: device and inode.
+    lent: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ impl Memory {
             map: Some(map),
             len,
             writer: None,
+            lent: None,
         })
     }
 
@@ -82,6 +85,7 @@ impl Memory {
             map: Some(map),
             len: bytes.len(),
             writer: Some(super::generation()),
+            lent: None,
         })
     }
 
@@ -137,22 +141,49 @@ impl Memory {
             && stat.st_ino as u64 == address.inode;
         // Only a memfd, or another file of that file system, has seals.
         let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-        let is_fixed = seals.is_ok_and(|seals| {
+        let cannot_shrink = seals.is_ok_and(|seals| {
             seals.contains(SealFlag::F_SEAL_SHRINK)
                 && seals.intersects(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE)
         });
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if !is_it || !is_fixed || address.len > size {
+        if !is_it || !cannot_shrink || address.len > size {
             let what = "not the memory that is meant";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         let len = usize::try_from(address.len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let map = Map::new(&file, len, ProtFlags::PROT_READ)?;
+        let is_fixed = seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_WRITE));
         Ok(Memory {
             file,
             map: Some(map),
             len,
             writer: None,
+            lent: (!is_fixed).then_some((address.device, address.inode)),
+        })
+    }
+
+    /// Nobody here looks at it for now. False: it is not worth keeping for [`open_again`](Memory::open_again).
+    pub(crate) fn set_aside(&self) -> bool {
+        // A copy of this process must not see what others write to it meanwhile.
+        self.lent.is_some() && self.advise(MmapAdvise::MADV_DONTFORK)
+    }
+
+    /// As [`open`](Memory::open), with what was set aside; false: it is another.
+    pub(crate) fn open_again(&mut self, address: &Address) -> bool {
+        let is_it = self.lent == Some((address.device, address.inode))
+            && usize::try_from(address.len).is_ok_and(|len| (1..=self.room()).contains(&len));
+        // The file cannot be another while it is open here.
+        if is_it && self.advise(MmapAdvise::MADV_DOFORK) {
+            self.len = address.len as usize;
+            return true;
+        }
+        false
+    }
+
+    fn advise(&self, advice: MmapAdvise) -> bool {
+        self.map.as_ref().is_some_and(|map| {
+            // SAFETY: the mapping is ours, and what a fork does with it changes nothing here.
+            unsafe { madvise(map.start.cast(), map.len.get(), advice) }.is_ok()
         })
     }
 }
@@ -171,7 +202,8 @@ impl Map {
 
     fn as_ref(&self) -> &[u8] {
         // SAFETY: mapped and readable in this length for as long as `self` lives. Nobody changes it meanwhile: only its
-        // maker can, which does so by a `&mut` of its own, and for other processes only once they have let go of it.
+        // maker can, which does so by a `&mut` of its own, and for other processes only once they have let go of it, or
+        // set it aside.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.get()) }
     }
 

@@ -82,6 +82,51 @@ fn what_is_not_the_memory_that_is_meant_is_refused() {
 }
 
 #[test]
+fn what_was_set_aside_is_opened_again_as_what_it_is_then() {
+    let mut memory = Memory::rewritable(b"first").unwrap();
+    let mut opened = Memory::open(&memory.address().unwrap()).unwrap();
+    let inherited = |opened: &Memory| {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{:x}-", opened.bytes().as_ptr().addr());
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let flags = lines.find(|line| line.starts_with("VmFlags")).unwrap();
+        // "dc": do not copy on fork.
+        !flags.split_whitespace().any(|flag| flag == "dc")
+    };
+    assert!(inherited(&opened));
+    assert!(opened.set_aside());
+    assert!(!inherited(&opened));
+    assert!(memory.rewrite(b"2nd"));
+    let again = memory.address().unwrap();
+    for other in [
+        Address { len: 0, ..again },
+        Address { len: 6, ..again },
+        Address {
+            inode: again.inode ^ 1,
+            ..again
+        },
+        Address {
+            device: again.device ^ 1,
+            ..again
+        },
+    ] {
+        assert!(!opened.open_again(&other), "{other:?}");
+    }
+    assert!(!inherited(&opened));
+    assert!(opened.open_again(&again));
+    assert!(inherited(&opened));
+    assert_eq!(opened.bytes(), b"2nd");
+}
+
+#[test]
+fn what_never_changes_is_not_set_aside() {
+    let fixed = Memory::fixed(b"bytes").unwrap();
+    assert!(!fixed.set_aside(), "it is not another's");
+    let opened = Memory::open(&fixed.address().unwrap()).unwrap();
+    assert!(!opened.set_aside());
+}
+
+#[test]
 fn this_process_has_its_own_rights() {
     assert!(has_our_rights(std::process::id()));
     assert!(!has_our_rights(u32::MAX));
