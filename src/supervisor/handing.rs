@@ -524,7 +524,9 @@ impl PoolCore {
             return true;
         };
         let coming = queued.min(depth.saturating_sub(lane.len()));
-        let is_armed = lane.arm(ended >= STREAM || lane.len() + coming >= STREAM, coming);
+        // Short as tasks may have been, one that has taken so long already is no stream.
+        let is_stream = ended.max(lane.len() + coming) >= STREAM && lane.waited(now) < LOOK_AFTER;
+        let is_armed = lane.arm(is_stream, coming);
         let look_at = lane.is_quiet.then(|| now + LOOK_AFTER);
         let wanted = [lane.deadline(), look_at].into_iter().flatten().min();
         let lanes = &mut inner.lanes;

@@ -363,9 +363,14 @@ impl Lane {
 
     /// How long tasks take here, measured by `ended` of them, which were taken in just now.
     pub(super) fn pace(&mut self, ended: usize, now: Instant) -> Duration {
-        let took = now.saturating_duration_since(self.since);
+        let took = self.waited(now);
         self.since = now;
         took / u32::try_from(ended.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// For how long the first call has been the first, or no answer came.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
     }
 
     /// Where a task stands, if it is here.

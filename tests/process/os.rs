@@ -266,3 +266,26 @@ pub(crate) fn statuses_survive_reaping() -> bool {
 pub(crate) fn tasks_are_handed_ahead() -> bool {
     cfg!(target_os = "linux") && !cfg!(inparallel_no_pidfd)
 }
+
+/// How often a process, or a thread, slept and was woken: `path` is its folder below `/proc`.
+pub(crate) fn wake_ups(path: impl AsRef<std::path::Path>) -> u64 {
+    let status = fs::read_to_string(path.as_ref().join("status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+        .unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Of every thread of this process but the first.
+pub(crate) fn wake_ups_of_other_threads() -> Vec<u64> {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let paths = threads.map(|thread| thread.unwrap().path());
+    let others = paths.filter(|path| !path.ends_with(std::process::id().to_string()));
+    others.map(wake_ups).collect()
+}
+
+/// A fifth of a second in which this thread asks for nothing.
+pub(crate) fn rest() {
+    assert_eq!(nix::poll::poll(&mut [], 200_u16).unwrap(), 0);
+}

@@ -22,6 +22,7 @@ trials! {
         closed_pool_runs_what_is_at_hand,
         cancelled_pool_drops_what_is_at_hand,
         results_of_every_length_come_whole,
+        nobody_looks_at_a_worker_again_and_again,
     }
     warm on REMOTE => {
         death_takes_the_running_task_alone,
@@ -189,6 +190,26 @@ fn wait_ends_at_its_deadline_while_tasks_go_on(method: StartMethod) {
     assert_eq!(futures[4].wait_timeout(LONG).unwrap(), Some(4));
     for future in futures.drain(..4) {
         future.wait().unwrap();
+    }
+    end(pool);
+}
+
+/// While it is at something long, with more at hand, after many short ones.
+fn nobody_looks_at_a_worker_again_and_again(method: StartMethod) {
+    let mut host = Host::new();
+    let (pool, _) = quick(method, 1, &mut host, 0);
+    let futures: Vec<_> = (0..8)
+        .map(|x| pool.submit(stay::later(host.place(), x)).unwrap())
+        .collect();
+    assert_eq!(host.hear(), "0");
+    os::rest();
+    let before: u64 = os::wake_ups_of_other_threads().iter().sum();
+    os::rest();
+    let since = os::wake_ups_of_other_threads().iter().sum::<u64>() - before;
+    assert!(since < 20, "{since} times in a fifth of a second");
+    host.release(8);
+    for (future, x) in futures.into_iter().zip(0..) {
+        assert_eq!(future.wait().unwrap(), x);
     }
     end(pool);
 }

@@ -354,32 +354,15 @@ fn idle_program_is_not_woken(method: StartMethod) {
     nothing::with().start(method).call().wait().unwrap();
     let workers = if READY_WORKERS > 0 { ready() } else { Vec::new() };
     let switches = || {
-        let of = |path: String| {
-            let status = std::fs::read_to_string(path).unwrap();
-            let count = |name: &str| -> u64 {
-                let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-                line.split_whitespace().nth(1).unwrap().parse().unwrap()
-            };
-            count("voluntary_ctxt_switches")
-        };
-        let own = std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .map(|thread| thread.unwrap().path());
-        let own = own.filter(|path| !path.ends_with(std::process::id().to_string()));
-        let mut counts: Vec<u64> = own.map(|path| of(format!("{}/status", path.display()))).collect();
-        counts.extend(
-            workers
-                .iter()
-                .chain(&os::fork_server())
-                .map(|pid| of(format!("/proc/{pid}/status"))),
-        );
+        let mut counts = os::wake_ups_of_other_threads();
+        let others = workers.iter().copied().chain(os::fork_server());
+        counts.extend(others.map(|pid| os::wake_ups(format!("/proc/{pid}"))));
         counts
     };
     // The last words of the call may still be on their way.
-    let rest = || _ = nix::poll::poll(&mut [], 200_u16).unwrap();
-    rest();
+    os::rest();
     let before = switches();
-    rest();
+    os::rest();
     assert_eq!(switches(), before);
 }
 
