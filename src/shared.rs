@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -500,14 +500,14 @@ pub(crate) fn set_aside(attached: Vec<SharedBytes>) {
     let memory: Vec<Memory> = memory.collect();
     if !memory.is_empty() {
         *lock(&ASIDE) = memory;
-        HAS_ASIDE.store(true, Ordering::Relaxed);
+        ASIDE_OF.store(sys::generation() + 1, Ordering::Relaxed);
     }
 }
 
 /// Whether something is kept open for the next call.
 #[inline]
 pub(crate) fn has_aside() -> bool {
-    HAS_ASIDE.load(Ordering::Relaxed)
+    ASIDE_OF.load(Ordering::Relaxed) == sys::generation() + 1
 }
 
 /// Before a call runs: what it does not use is closed. By now there may be the arguments of others in it, and the task may be a
@@ -520,16 +520,18 @@ pub(crate) fn close_aside() {
 }
 
 fn take_aside() -> Vec<Memory> {
-    match HAS_ASIDE.swap(false, Ordering::Relaxed) {
-        true => std::mem::take(&mut lock(&ASIDE)),
-        false => Vec::new(),
+    if !has_aside() {
+        return Vec::new();
     }
+    ASIDE_OF.store(0, Ordering::Relaxed);
+    std::mem::take(&mut lock(&ASIDE))
 }
 
 static ASIDE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
 
-/// Most workers never have any.
-static HAS_ASIDE: AtomicBool = AtomicBool::new(false);
+/// The process that has set something aside: its generation, counted from one; zero: none. Where the memory lies, a copy of that
+/// process has nothing, or something of its own, and must not close it.
+static ASIDE_OF: AtomicU64 = AtomicU64::new(0);
 
 impl Drop for Inner {
     fn drop(&mut self) {
