@@ -56,9 +56,15 @@ impl<T> Results<T> {
         }
     }
 
-    /// In the order of arrival from here on: nothing has arrived yet.
+    /// In the order of arrival from here on. What came out of turn before has its turn now.
     pub(super) fn set_unordered(&mut self) {
         self.is_ordered = false;
+        let mut place = self.given + self.current.len();
+        for run in std::mem::take(&mut self.runs).into_values() {
+            let after = place + run.len();
+            self.runs.insert(place, run);
+            place = after;
+        }
     }
 
     pub(super) fn given(&self) -> u64 {

@@ -68,6 +68,20 @@ fn results_come_in_the_order_of_their_arrival() {
 }
 
 #[test]
+fn the_order_can_be_given_up_at_any_time() {
+    let mut results = Results::new();
+    results.arrive(0, batch(&[0, 1], 2));
+    results.arrive(5, batch(&[5], 1));
+    results.arrive(3, batch(&[3, 4], 2));
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    results.set_unordered();
+    assert_eq!(all(&mut results), [Ok(1), Ok(3), Ok(4), Ok(5)]);
+    results.arrive(6, batch(&[6], 1));
+    results.arrive(2, batch(&[2], 1));
+    assert_eq!(all(&mut results), [Ok(6), Ok(2)]);
+}
+
+#[test]
 fn a_batch_that_claims_more_than_it_has_costs_what_it_claims() {
     let mut results = Results::new();
     results.arrive(0, batch(&[0, 1], 4));
