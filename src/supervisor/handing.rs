@@ -519,7 +519,18 @@ impl PoolCore {
     /// Has the worker ring for what comes next, after so many have ended, and notes when somebody has to look anyway. False:
     /// there is something now.
     fn settle(&self, inner: &mut Inner, index: usize, now: Instant, ended: usize) -> bool {
-        let (depth, queued) = (inner.lanes.depth(), inner.state.queued_here());
+        let Some(worker) = inner.lanes.at(index).map(|lane| lane.worker) else {
+            return true;
+        };
+        // Those that stay in the queue until a worker is free are not on their way.
+        let next = inner.state.first();
+        let are_coming =
+            next.is_some_and(|(_, task)| lanes::fits_cell(&task.work.payload)) && inner.state.hands_ahead();
+        let queued = match are_coming {
+            true => inner.state.queued_here().min(inner.state.room_of(worker)),
+            false => 0,
+        };
+        let depth = inner.lanes.depth();
         let Some(lane) = inner.lanes.at(index) else {
             return true;
         };
