@@ -53,8 +53,10 @@ pub enum StartMethod {
     /// helper first, so that all workers share what it loaded. From the first call on, two workers that have run nothing
     /// are kept ready for the next.
     ForkServer,
-    /// This program executed again, before its `main`: nothing is shared with the caller but the environment. The calling
-    /// thread makes the process before the call returns, which takes some tenths of a millisecond.
+    /// This program executed again, before its `main`: nothing is shared with the caller but the environment.
+    ///
+    /// The calling thread makes the process before the call returns, which takes some tenths of a millisecond. What belongs to
+    /// that thread alone is the worker's, too: the cores it may use, and its scheduling priority.
     Spawn,
     /// A thread of the calling process. No isolation: a crash takes the program along, and a time limit or a cancel
     /// resolves the future but cannot stop the thread.

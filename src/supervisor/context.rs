@@ -29,7 +29,7 @@ use crate::wire::Answer;
 pub(crate) enum Command {
     /// Make a worker and have it run a task.
     Order(Box<Submitted>, Box<Order>),
-    /// Watch a worker that was made by a fork of the calling thread.
+    /// Watch a worker that the calling thread has made, or tried to.
     Adopt(Box<Submitted>, Result<Box<Lines>, Cause>),
     /// Watch the time of a task that runs on a thread.
     Thread(Box<Submitted>),
@@ -53,6 +53,17 @@ pub(crate) enum Command {
     RelayHasRoom,
     #[cfg(test)]
     Panic,
+}
+
+impl Command {
+    /// Nobody will watch the worker that this brings, if it does.
+    pub(super) fn end_worker(&self) {
+        if let Command::Adopt(_, Ok(lines)) = self
+            && let Some(child) = &lines.child
+        {
+            child.end();
+        }
+    }
 }
 
 /// A task that is on its way to a worker.
@@ -410,6 +421,8 @@ impl Context {
     pub(super) fn send(&self, command: Command) -> Result<(), Cause> {
         let mut inbox = lock(&self.inbox);
         if self.dead.load(Ordering::Acquire) {
+            drop(inbox);
+            command.end_worker();
             return Err(Cause::Lost {
                 what: "the supervisor has ended".into(),
             });

@@ -173,15 +173,9 @@ impl EventLoop {
             what: what.to_owned(),
         };
         for command in std::mem::take(&mut self.commands).into_iter().chain(unhandled) {
+            command.end_worker();
             match command {
-                Command::Order(submitted, _) => {
-                    submitted.slot.fail(lost());
-                    self.context.leave();
-                }
-                Command::Adopt(submitted, lines) => {
-                    if let Some(child) = lines.as_ref().ok().and_then(|lines| lines.child.as_ref()) {
-                        child.end();
-                    }
+                Command::Order(submitted, _) | Command::Adopt(submitted, _) => {
                     submitted.slot.fail(lost());
                     self.context.leave();
                 }
