@@ -113,7 +113,7 @@ impl<T> Call<T> {
         self.own_options().cloned().unwrap_or_default()
     }
 
-    /// Whether nothing was.
+    /// The same; `None`: nothing was.
     #[inline]
     pub(crate) fn own_options(&self) -> Option<&Options> {
         self.rare.as_ref()?.options.as_ref()
