@@ -514,11 +514,10 @@ pub(crate) fn has_aside() -> bool {
 /// stranger's before long.
 #[inline]
 pub(crate) fn close_aside() {
-    if has_aside() {
-        drop(take_aside());
-    }
+    drop(take_aside());
 }
 
+#[inline]
 fn take_aside() -> Vec<Memory> {
     if !has_aside() {
         return Vec::new();

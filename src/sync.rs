@@ -137,6 +137,6 @@ impl Spin {
 /// After so many spins in vain they are left out 2^n times.
 const MOST_MISSES: u32 = 10;
 
-/// Between two looks at the clock.
+/// Between two looks at the clock, and between two of these: who looks all the time keeps the line from the core that writes it.
 const LOOKS: u32 = 8;
 const PAUSES: u32 = 4;

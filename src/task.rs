@@ -385,7 +385,7 @@ fn fork_task(
     let lines = launch::fork(&options, depth, about, &mut task)?;
     drop(guard);
     // What the task captured is dropped last: if that panics, the worker has its supervisor already.
-    supervisor::adopt(Submitted::new(Arc::clone(slot), options), lines)
+    supervisor::adopt(Submitted::new(Arc::clone(slot), options), Ok(lines))
 }
 
 fn order(slot: &Slot, options: &Options, depth: u32, work: &Work) -> Result<Order, Cause> {

@@ -163,9 +163,7 @@ pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
     if order.is_spawn {
         // Here and now: to wake the supervisor for it would take longer, and it has others to look after.
         let lines = launch::spawn(&submitted.options, &order);
-        return begin(submitted, |submitted| {
-            Command::Adopt(submitted, lines.map(Box::new))
-        });
+        return adopt(submitted, lines);
     }
     match context.call_ready(submitted, order)? {
         None => Ok(()),
@@ -173,10 +171,10 @@ pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
     }
 }
 
-/// Hands a worker that exists to the supervisor.
-pub(crate) fn adopt(submitted: Submitted, lines: Lines) -> Result<(), Cause> {
+/// Hands a worker that this thread has made to the supervisor, or why there is none.
+pub(crate) fn adopt(submitted: Submitted, lines: Result<Lines, Cause>) -> Result<(), Cause> {
     begin(submitted, |submitted| {
-        Command::Adopt(submitted, Ok(Box::new(lines)))
+        Command::Adopt(submitted, lines.map(Box::new))
     })
 }
 

@@ -69,6 +69,12 @@ fn digest_of(before: u8, bytes: &[u8], after: &str) -> (u8, u64, String) {
     (before, digest(bytes), after.to_owned())
 }
 
+/// What a worker of the pool makes of them.
+fn digested(pool: &Pool, bytes: &[u8]) -> u64 {
+    let future = pool.submit(digest_of::later(0, bytes, "")).unwrap();
+    future.wait().unwrap().1
+}
+
 #[task]
 fn echo(bytes: Vec<u8>) -> Vec<u8> {
     bytes
@@ -310,12 +316,7 @@ fn copy_of_a_worker_keeps_what_it_borrowed(method: StartMethod) {
         .unwrap();
     for seed in 2..6 {
         let other = noise(5 * MIB, seed);
-        let got = pool
-            .submit(digest_of::later(0, &other, ""))
-            .unwrap()
-            .wait()
-            .unwrap();
-        assert_eq!(got.1, digest(&other));
+        assert_eq!(digested(&pool, &other), digest(&other));
     }
     host.release(1);
     let got = pool.submit(ask_the_copy::later()).unwrap().wait().unwrap();
@@ -509,12 +510,7 @@ fn memory_of_arguments_is_given_back(_: StartMethod) {
     let spares = || os::descriptors(std::process::id()).remove("/memfd:inparallel-arguments (deleted)");
     for seed in 0..5 {
         let bytes = noise(5 * MIB, seed);
-        let got = pool
-            .submit(digest_of::later(0, &bytes, ""))
-            .unwrap()
-            .wait()
-            .unwrap();
-        assert_eq!(got.1, digest(&bytes));
+        assert_eq!(digested(&pool, &bytes), digest(&bytes));
         // The first is used again.
         assert_eq!(
             spares(),
@@ -539,12 +535,7 @@ fn bytes_travel_where_descriptors_are_used_up(_: StartMethod) {
     let bytes = noise(5 * MIB, 1);
     let shared = SharedBytes::new(&bytes);
     assert!(!shared.is_shared());
-    let got = pool
-        .submit(digest_of::later(0, &bytes, ""))
-        .unwrap()
-        .wait()
-        .unwrap();
-    assert_eq!(got.1, digest(&bytes));
+    assert_eq!(digested(&pool, &bytes), digest(&bytes));
     let got = pool
         .submit(pass_on::later(shared, StartMethod::Inline, 0))
         .unwrap()

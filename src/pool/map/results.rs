@@ -38,7 +38,6 @@ pub(super) struct Batch {
 }
 
 /// Who is named in errors.
-#[derive(Clone)]
 pub(super) struct Sender {
     pub(super) name: Name,
     pub(super) pid: Option<u32>,
