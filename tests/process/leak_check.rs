@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use inparallel::StartMethod;
 
+use crate::resting::wait_for_rest;
 use crate::{os, tasks};
 
 /// What there is in the process, and in its fork server, before a trial.
@@ -79,23 +80,9 @@ fn descriptors(pid: u32) -> BTreeMap<String, usize> {
     descriptors
 }
 
-/// The fork server's descriptors when neither it nor the supervisor has anything to do (which until then may hold a worker's
-/// ends of what it has just sent), and there are no workers but those that are ready for calls to come: none
-/// if there was no call of its start method, else a fixed number, which is made when nothing else is to be done.
+/// The fork server's descriptors once nobody has anything to do.
 fn settled(server: u32) -> BTreeMap<String, usize> {
-    os::eventually(|| match os::children(server) {
-        workers
-            if [0, READY_WORKERS].contains(&workers.len())
-                && os::state(server) == Some('S')
-                && os::other_threads_sleep() =>
-        {
-            Ok(())
-        }
-        workers => Err(format!(
-            "the fork server's workers are not the ready ones: {}",
-            descriptions(&workers)
-        )),
-    });
+    wait_for_rest(server);
     os::descriptors(server)
 }
 
@@ -124,8 +111,5 @@ fn descriptions(pids: &[u32]) -> String {
 
 /// The library's own threads, which live as long as the program. The kernel keeps 15 characters of a name.
 const OWN_THREADS: &[&str] = &["inparallel", "inparallel-stde", "inparallel-call"];
-
-/// As in `src/sys`.
-pub(crate) const READY_WORKERS: usize = if cfg!(inparallel_no_linux) { 0 } else { 2 };
 
 const LONG: Duration = Duration::from_secs(30);

@@ -26,6 +26,9 @@ mod place;
 #[cfg(target_os = "linux")]
 mod pools;
 #[cfg(target_os = "linux")]
+#[path = "../support/resting.rs"]
+mod resting;
+#[cfg(target_os = "linux")]
 mod tasks;
 
 #[cfg(target_os = "linux")]

@@ -4,25 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, SigHandler, Signal};
 use nix::unistd::Pid;
 
-/// The children of a process, zombies too.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
+pub(crate) use crate::resting::{children, eventually, fork_server, state};
 
 /// Everything below a process, parents first.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
@@ -33,14 +19,6 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
         next += 1;
     }
     found
-}
-
-/// This program's fork server, if it has one.
-pub(crate) fn fork_server() -> Option<u32> {
-    children(std::process::id()).into_iter().find(|pid| {
-        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&title).contains("[inparallel fork server]")
-    })
 }
 
 /// How many descriptors of which kind a process has open.
@@ -65,18 +43,6 @@ pub(crate) fn threads() -> Vec<String> {
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim_end().to_owned()).collect()
-}
-
-/// Whether all threads of this process but the main one sleep.
-pub(crate) fn other_threads_sleep() -> bool {
-    let main = std::process::id().to_string();
-    let threads = fs::read_dir("/proc/self/task").unwrap();
-    let others = threads
-        .filter_map(Result::ok)
-        .filter(|thread| *thread.file_name() != *main);
-    let stats = others.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-    let mut states = stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next());
-    states.all(|state| state == 'S')
 }
 
 /// What a process is and what its threads wait for, for a person.
@@ -104,12 +70,6 @@ pub(crate) fn describe(pid: u32) -> String {
         );
     }
     text
-}
-
-/// The letter of `ps` for a process: `R`, `S`, `T`, `Z`.
-pub(crate) fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// The highest memory use of this process so far, in KiB.
@@ -147,16 +107,6 @@ pub(crate) fn stop(pid: u32) {
         Some('T') => Ok(()),
         state => Err(format!("process {pid} does not stop: {state:?}")),
     });
-}
-
-/// For what comes true soon, where nothing tells of it: looks again and again, and fails after a long while. Everything
-/// else waits on pipes.
-pub(crate) fn eventually(look: impl Fn() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while let Err(what) = look() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 pub(crate) fn raise(number: i32) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use inparallel::{ErrorKind, StartMethod, Stderr, task};
 
 use crate::harness::{self, FORK_SERVER};
-use crate::leak_check::READY_WORKERS;
 use crate::os;
 use crate::place::Host;
+use crate::resting::READY_WORKERS;
 use crate::tasks::{double, meet, nothing, own_pid};
 
 trials! {

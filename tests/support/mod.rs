@@ -1,5 +1,8 @@
 //! What these tests share: a gate that tasks stand at, a watchdog, and the check that nothing is left behind.
 
+#[cfg(target_os = "linux")]
+mod resting;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -126,6 +129,10 @@ impl Holdings {
     /// As they are when no task runs. Outside Linux there is nothing to count.
     pub(crate) fn now() -> Self {
         assert!(inparallel::wait_idle(LONG), "tasks are left over");
+        #[cfg(target_os = "linux")]
+        if let Some(server) = resting::fork_server() {
+            resting::wait_for_rest(server);
+        }
         let names = |folder: &str| -> Vec<String> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             entries
