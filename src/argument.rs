@@ -59,6 +59,20 @@ pub fn encode<T: Argument>(value: &T, output: &mut Encoded) -> Result<(), Refuse
     encode_value(value, output).map_err(Refused::of::<T>)
 }
 
+/// [`encode`] for a value that nobody needs any more: the memory of a large `Vec<u8>` awaits the result.
+#[inline]
+pub fn encode_moved<T: Argument>(value: T, output: &mut Encoded) -> Result<(), Refused> {
+    match sys::known_as::<T, Vec<u8>>(value) {
+        Ok(bytes) => {
+            if encode_bytes(&bytes, output) {
+                shared::keep_emptied(bytes);
+            }
+            Ok(())
+        }
+        Err(value) => encode_borrowed(&value, output),
+    }
+}
+
 /// [`encode`] for a slice. What arrives is a [`Slice`].
 pub fn encode_slice<T: Argument>(value: &[T], output: &mut Encoded) -> Result<(), Refused> {
     match sys::as_same_slice(value) {
@@ -202,8 +216,9 @@ fn decode_next<T: DeserializeOwned>(input: &mut &[u8]) -> Result<T, String> {
     sys::into_same(bytes).ok_or_else(|| unreachable!("the types are the same"))
 }
 
-/// Many bytes are attached: then a length that no bytes have stands in the place of theirs, and their index follows.
-fn encode_bytes(bytes: &[u8], output: &mut Encoded) {
+/// Many bytes are attached: then a length that no bytes have stands in the place of theirs, and their index follows. Whether
+/// they are.
+fn encode_bytes(bytes: &[u8], output: &mut Encoded) -> bool {
     let index = (bytes.len() >= shared::WORTH_ATTACHING)
         .then(|| shared::attach_copy(bytes))
         .flatten();
@@ -214,6 +229,7 @@ fn encode_bytes(bytes: &[u8], output: &mut Encoded) {
         }
         None => wire::encode_bytes(bytes, output),
     }
+    index.is_some()
 }
 
 enum Found {

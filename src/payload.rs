@@ -84,6 +84,11 @@ impl Payload {
         }
     }
 
+    /// Memory of an argument that was moved into the call and copied, with room for a result of this length.
+    pub(crate) fn take_emptied(&self, len: usize) -> Option<Vec<u8>> {
+        shared::take_emptied(self.attached(), len)
+    }
+
     /// Whether memory of what is attached is to be used again.
     pub(crate) fn is_used_again(&self) -> bool {
         shared::is_any_spare(self.attached())

@@ -1,7 +1,8 @@
 //! What the output of `#[task]` refers to. No promise to anyone else.
 
 pub use crate::argument::{
-    Argument, Output, Refused, Slice, decode, decode_slice, encode, encode_borrowed, encode_slice,
+    Argument, Output, Refused, Slice, decode, decode_slice, encode, encode_borrowed, encode_moved,
+    encode_slice,
 };
 pub use crate::ids::Name;
 pub use crate::options::PoolSpec;

@@ -60,6 +60,8 @@ struct Inner {
     lent: AtomicUsize,
     /// It is a copy of an argument, which nobody has but the payloads it is attached to.
     is_spare: AtomicBool,
+    /// Where the bytes were that it is a copy of.
+    emptied: Mutex<Option<Emptied>>,
 }
 
 enum Store {
@@ -125,6 +127,7 @@ impl From<Store> for SharedBytes {
             store,
             lent: AtomicUsize::new(0),
             is_spare: AtomicBool::new(false),
+            emptied: Mutex::default(),
         }))
     }
 }
@@ -471,6 +474,63 @@ pub(crate) fn attach_copy(bytes: &[u8]) -> Option<u32> {
     })
 }
 
+/// Keeps the memory that the last bytes were copied from, for the call's result. Pages that are there already save as much as the
+/// copy of the result costs.
+pub(crate) fn keep_emptied(bytes: Vec<u8>) {
+    let Some(emptied) = Emptied::new(bytes) else {
+        return;
+    };
+    ENCODED.with_borrow(|encoded| {
+        if let Some(copy) = encoded.last() {
+            *lock(&copy.0.emptied) = Some(emptied);
+        }
+    });
+}
+
+/// Memory that was kept, with room for so much and not much more.
+pub(crate) fn take_emptied(attached: &[SharedBytes], len: usize) -> Option<Vec<u8>> {
+    attached.iter().find_map(|bytes| {
+        // In a fork nobody may ever open the lock.
+        let mut emptied = bytes.0.emptied.try_lock().ok()?;
+        let fits = |emptied: &mut Emptied| {
+            let room = emptied.0.capacity();
+            // What follows the bytes of a result may be too long for it by a little, which costs nothing.
+            room + FEW >= len && room / 2 <= len
+        };
+        let mut bytes = emptied.take_if(fits)?.into_bytes();
+        bytes.clear();
+        bytes.try_reserve_exact(len).is_ok().then_some(bytes)
+    })
+}
+
+/// Memory that is kept for a result, and counts.
+struct Emptied(Vec<u8>);
+
+impl Emptied {
+    /// `None`: enough is kept.
+    fn new(bytes: Vec<u8>) -> Option<Emptied> {
+        let room = bytes.capacity();
+        let kept = EMPTIED.fetch_add(room, Ordering::Relaxed);
+        let emptied = Emptied(bytes);
+        (kept.saturating_add(room) <= MOST_EMPTIED).then_some(emptied)
+    }
+
+    fn into_bytes(mut self) -> Vec<u8> {
+        let bytes = std::mem::take(&mut self.0);
+        EMPTIED.fetch_sub(bytes.capacity(), Ordering::Relaxed);
+        bytes
+    }
+}
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        EMPTIED.fetch_sub(self.0.capacity(), Ordering::Relaxed);
+    }
+}
+
+/// How many bytes are kept for results.
+static EMPTIED: AtomicUsize = AtomicUsize::new(0);
+
 fn push(make: impl FnOnce() -> Option<SharedBytes>) -> Option<u32> {
     let index = COUNT.get()?;
     let count = index.checked_add(1)?;
@@ -617,6 +677,10 @@ pub(crate) const WORTH_ATTACHING: usize = 4 << 20;
 /// All memory of arguments together; what exceeds it goes through the pipe.
 const MOST_TAKEN: usize = 512 << 20;
 const MOST_SPARES: usize = 8;
+
+/// All memory together that awaits results.
+const MOST_EMPTIED: usize = 128 << 20;
+const FEW: usize = 64;
 
 #[cfg(test)]
 #[path = "shared_tests.rs"]

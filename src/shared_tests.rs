@@ -65,6 +65,39 @@ fn what_does_not_fit_its_description_is_refused() {
 }
 
 #[test]
+fn memory_of_an_argument_awaits_one_result_that_fits() {
+    let moved = |room: usize| {
+        Payload::collect(|output| {
+            let mut bytes = Vec::with_capacity(room);
+            bytes.resize(WORTH_ATTACHING, 1);
+            crate::argument::encode_moved(bytes, output)
+        })
+        .unwrap()
+    };
+    let call = moved(WORTH_ATTACHING);
+    if call.attached().is_empty() {
+        // No platform for it.
+        return;
+    }
+    let len = WORTH_ATTACHING;
+    for none in [0, len / 3, len + 2 * FEW] {
+        assert_eq!(call.take_emptied(none), None, "{none}");
+    }
+    let again = call.clone();
+    let room = call.take_emptied(len + 8).unwrap();
+    assert!(room.is_empty() && room.capacity() >= len + 8);
+    assert_eq!(again.take_emptied(len), None, "it was given out");
+
+    // There is an end to what is kept, and what is dropped is kept no more.
+    let calls: Vec<_> = (0..3).map(|_| moved(MOST_EMPTIED / 2)).collect();
+    let fits = |call: &Payload| call.take_emptied(MOST_EMPTIED / 2).is_some();
+    let kept: Vec<_> = calls.iter().map(fits).collect();
+    assert!(kept[0] && !kept[2], "{kept:?}");
+    drop(calls);
+    assert!(fits(&moved(MOST_EMPTIED / 2)));
+}
+
+#[test]
 fn memory_that_somebody_may_still_read_is_not_used_again() {
     let bytes = vec![4; WORTH_ATTACHING];
     let make = || Payload::collect(|_| attach_copy(&bytes).map(drop).ok_or(())).unwrap();

@@ -42,7 +42,7 @@ pub fn start<R, P, C, E, D, L, F>(
 ) -> TaskFuture<R>
 where
     R: Output,
-    E: FnOnce(&P, &mut Encoded) -> std::result::Result<(), Refused>,
+    E: FnOnce(P, &mut Encoded) -> std::result::Result<(), Refused>,
     D: Fn(&mut &[u8]) -> std::result::Result<C, Refused> + Copy,
     L: FnOnce(P) -> R,
     F: Fn(C) -> R + Copy,
@@ -52,7 +52,7 @@ where
         if options.pool.is_none() && matches!(options.method(), StartMethod::Inline | StartMethod::Fork) {
             return here(slot, options, depth, || worker::answer_of(|| local(args)));
         }
-        let payload = Payload::collect(|bytes| encode(&args, bytes))
+        let payload = Payload::collect(|bytes| encode(args, bytes))
             .map_err(|Refused { type_name, reason }| Cause::ArgumentNotEncodable { type_name, reason })?;
         elsewhere(slot, options, depth, Work { entry, payload })
     })
@@ -70,12 +70,12 @@ pub fn later<R, P, C, E, D, F>(
 ) -> Call<R>
 where
     R: Output,
-    E: FnOnce(&P, &mut Encoded) -> std::result::Result<(), Refused>,
+    E: FnOnce(P, &mut Encoded) -> std::result::Result<(), Refused>,
     D: Fn(&mut &[u8]) -> std::result::Result<C, Refused> + Copy,
     F: Fn(C) -> R + Copy,
 {
     let remote = Remote::new(decode, remote);
-    let encoded = Payload::collect(|bytes| encode(&args, bytes));
+    let encoded = Payload::collect(|bytes| encode(args, bytes));
     Call::new(options, name, Entry::of(remote), Entry::of(Many(remote)), encoded)
 }
 

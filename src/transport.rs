@@ -205,6 +205,13 @@ impl Outgoing {
         self.push(call, &payload).is_ok()
     }
 
+    /// Memory of an argument of the call that is held, with room for a result of this length.
+    pub(crate) fn take_emptied(&self, len: usize) -> Option<Vec<u8>> {
+        self.held
+            .as_ref()
+            .and_then(|(_, payload)| payload.take_emptied(len))
+    }
+
     /// Whether a call is held that its worker opens, or has opened.
     pub(crate) fn is_holding(&self) -> bool {
         self.held.is_some()
@@ -298,6 +305,16 @@ impl Arriving {
     /// For the frames that follow.
     pub(crate) fn set_limit(&mut self, limit: u64) {
         self.assembler.set_limit(limit);
+    }
+
+    /// How long the payload is that is arriving, if it is a large one and there is no memory yet but for its beginning.
+    pub(crate) fn wants_room(&self) -> Option<usize> {
+        self.assembler.wants_room()
+    }
+
+    /// Memory for it.
+    pub(crate) fn take_room(&mut self, room: Vec<u8>) {
+        self.assembler.take_room(room);
     }
 
     /// Reads once into `buffer` and hands every complete frame to `each`. `limit` is asked, after the read, how long payloads

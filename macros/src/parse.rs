@@ -140,14 +140,17 @@ impl Argument {
         })
     }
 
-    /// The function of `inparallel::private` that makes bytes of the declared value.
-    pub(crate) fn encode(&self) -> TokenStream {
-        match (&self.lend, peel(&self.declared)) {
+    /// The function of `inparallel::private` that makes bytes of the declared value, and the value as it takes it.
+    pub(crate) fn encode(&self) -> (TokenStream, TokenStream) {
+        let name = &self.name;
+        let function = match (&self.lend, peel(&self.declared)) {
             (Lend::Slice(elem), _) => quote!(encode_slice::<#elem>),
             (Lend::Borrow(target), _) => quote!(encode_borrowed::<#target>),
             (Lend::Reference, Type::Reference(TypeReference { elem, .. })) => quote!(encode::<#elem>),
-            (Lend::Reference | Lend::Move, declared) => quote!(encode::<#declared>),
-        }
+            (Lend::Reference, declared) => quote!(encode::<#declared>),
+            (Lend::Move, declared) => return (quote!(encode_moved::<#declared>), quote!(#name)),
+        };
+        (function, quote!(&#name))
     }
 
     /// The function of `inparallel::private` that makes the owned value.

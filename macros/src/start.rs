@@ -96,7 +96,7 @@ impl Route<'_> {
             let name = Ident::new("this", Span::mixed_site());
             let ty = Ident::new("Self", this.span);
             values.push(quote!(#this));
-            encoded.push(quote!(#krate::private::encode::<#ty>(#name, #bytes)?;));
+            encoded.push(quote!(#krate::private::encode::<#ty>(&#name, #bytes)?;));
             decoded.push(quote!(#krate::private::decode::<#ty>(#bytes)?));
             lent.push(match by {
                 SelfBy::Reference => quote!(&#name),
@@ -107,9 +107,9 @@ impl Route<'_> {
         }
         for argument in &task.arguments {
             let (name, ty) = (&argument.name, argument.held(krate));
-            let (encode, decode) = (argument.encode(), argument.decode());
+            let ((encode, value), decode) = (argument.encode(), argument.decode());
             values.push(quote!(#name));
-            encoded.push(quote!(#krate::private::#encode(#name, #bytes)?;));
+            encoded.push(quote!(#krate::private::#encode(#value, #bytes)?;));
             decoded.push(quote!(#krate::private::#decode(#bytes)?));
             lent.push(argument.lend());
             names.push(name.clone());

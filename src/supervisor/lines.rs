@@ -45,6 +45,14 @@ impl EventLoop {
             let mut is_full = false;
             let mut needs_bytes = false;
             let is_being_called = lines.calls.as_ref().is_some_and(Outgoing::is_pending);
+            if let Some(len) = lines.replies.wants_room() {
+                let take = |calls: &Outgoing| calls.take_emptied(len);
+                let room = match &linked {
+                    Some(pool) => pool.with_calls(id, take).flatten(),
+                    None => lines.calls.as_ref().and_then(take),
+                };
+                room.into_iter().for_each(|room| lines.replies.take_room(room));
+            }
             // Whose answer is too long is found out when it is known whose it is. Every task whose answer was read had been
             // handed over before that.
             let limit = || linked.as_ref().map(|pool| pool.most_result(id));

@@ -871,7 +871,7 @@ mod with_processes {
             module: "tests",
             function: "task",
         };
-        let encode = |(x,): &(u64,), bytes: &mut crate::wire::Encoded| crate::private::encode(x, bytes);
+        let encode = |(x,): (u64,), bytes: &mut crate::wire::Encoded| crate::private::encode(&x, bytes);
         crate::task::later(
             Options::new(),
             name,
@@ -888,7 +888,7 @@ mod with_processes {
             function: "task",
         };
         let options = Options::new().start(method);
-        let encode = |(x,): &(u64,), bytes: &mut crate::wire::Encoded| crate::private::encode(x, bytes);
+        let encode = |(x,): (u64,), bytes: &mut crate::wire::Encoded| crate::private::encode(&x, bytes);
         crate::task::start(
             options,
             name,

@@ -166,6 +166,25 @@ impl Assembler {
         })
     }
 
+    /// How long the payload is that is arriving, if it is a large one and there is no memory yet but for its beginning.
+    pub(crate) fn wants_room(&self) -> Option<usize> {
+        match &self.state {
+            State::Payload { bytes, len, .. } if *len >= WORTH_A_GAP && bytes.capacity() <= *len / 8 => {
+                Some(*len)
+            }
+            _ => None,
+        }
+    }
+
+    /// Memory for it; nothing of what is in there is looked at.
+    pub(crate) fn take_room(&mut self, mut room: Vec<u8>) {
+        if let State::Payload { bytes, .. } = &mut self.state {
+            room.clear();
+            room.extend_from_slice(bytes);
+            *bytes = room;
+        }
+    }
+
     fn check(&self, header: &[u8; HEADER]) -> Result<(usize, usize), FrameError> {
         let [a, b, c, d, e, f, g, h, payload @ ..] = *header;
         let magic = u32::from_le_bytes([a, b, c, d]);

@@ -16,6 +16,7 @@ trials! {
         shared_bytes_come_back,
     }
     warm on REMOTE => {
+        results_take_the_place_of_arguments,
         shared_bytes_outlive_their_owners_interest,
         worker_that_dies_of_large_bytes_is_no_loss,
         worker_passes_shared_bytes_on,
@@ -97,6 +98,31 @@ fn bytes_of_every_length_arrive_and_come_back(method: StartMethod) {
         assert_eq!(sent, (1, digest(&bytes), "after".to_owned()), "{len} bytes");
         let back = echo::with().start(method).call(bytes.clone()).wait().unwrap();
         assert!(back == bytes, "{len} bytes there and back");
+    }
+}
+
+/// The second argument backwards, cut or continued to `len`. The first one begins with the attempt that comes to that.
+#[task]
+fn turned(context: &inparallel::TaskContext, other: Vec<u8>, mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
+    if context.attempt() < other[0].into() {
+        std::process::abort();
+    }
+    bytes.reverse();
+    bytes.resize(len, other[1]);
+    bytes
+}
+
+fn results_take_the_place_of_arguments(method: StartMethod) {
+    let lens = [0, 3 * MIB, 5 * MIB - 8, 5 * MIB, 5 * MIB + 1, 6 * MIB, 11 * MIB];
+    for (attempts, len) in lens.map(|len| (1, len)).into_iter().chain([(2, 5 * MIB)]) {
+        let bytes = noise(5 * MIB, len as u64);
+        let mut other = noise(4 * MIB, 1);
+        other[0] = attempts;
+        let mut expected: Vec<_> = bytes.iter().rev().copied().collect();
+        expected.resize(len, other[1]);
+        let future = turned::with().start(method).retries(1).call(other, bytes, len);
+        let seen = future.wait().unwrap();
+        assert!(seen == expected, "{len} bytes after {attempts} attempts");
     }
 }
 
