@@ -300,14 +300,16 @@ impl Slot {
         true
     }
 
-    /// Has the pool count the task until it has ended. False: it has.
-    pub(crate) fn enter(&self, pool: Arc<dyn Queue>) -> bool {
+    /// Has the pool count the task until it has ended; `None`: it has. `place`: where it is now. Else, whether it was cancelled
+    /// before, which the caller passes on.
+    pub(crate) fn enter(&self, pool: Arc<dyn Queue>, place: Place) -> Option<bool> {
         let mut inner = lock(&self.inner);
         if inner.is_ending {
-            return false;
+            return None;
         }
         inner.pool = Some(pool);
-        true
+        inner.place = place;
+        Some(inner.cancelled)
     }
 
     /// How often a worker died before it began the task, this time included.

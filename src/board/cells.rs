@@ -57,6 +57,16 @@ pub(crate) struct Tell {
     pub(crate) ring: bool,
 }
 
+/// Whether a worker sleeps until it is rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asleep {
+    Yes,
+    /// A call has come, and nobody will ring for it.
+    No,
+    /// Not before it has rung: it was to ring for a later call only, and none has come.
+    RingsBefore,
+}
+
 // --- the program's side ---
 
 impl Board {
@@ -124,12 +134,13 @@ impl Board {
         ahead != 0 && ahead <= u32::MAX / 2
     }
 
-    /// From now on the worker rings when it has passed this call; false: it has by now. `None`: it does not ring.
+    /// From now on the worker rings when it has passed this call, and before that if it is about to sleep; false: it has, or
+    /// sleeps, by now. `None`: it does not ring.
     pub(crate) fn ring_after(&self, number: Option<u32>, never: u32) -> bool {
         let at = number.map_or(never, |number| number.wrapping_add(1));
         self.program.ring_at.store(at, Relaxed);
         full_fence();
-        number.is_none_or(|number| !self.has_passed(number))
+        number.is_none_or(|number| !self.has_passed(number) && self.worker.sleeps.0.load(Relaxed) == 0)
     }
 
     /// From now on the worker wakes a sleeper when it has passed this call; false: it has by now.
@@ -203,15 +214,22 @@ impl Board {
         self.program.heard.load(Relaxed)
     }
 
-    /// The worker is about to sleep until it is rung. False: a call has come, and nobody will ring for it.
-    pub(crate) fn may_sleep(&self, number: u32) -> bool {
+    /// The worker, which has passed all before `number`, is about to sleep until it is rung. `has_rung`: it has done so for
+    /// what it has passed.
+    pub(crate) fn fall_asleep(&self, number: u32, has_rung: bool) -> Asleep {
         self.worker.sleeps.0.store(1, Relaxed);
         full_fence();
-        let has_call = self.has_call(number);
-        if has_call {
-            self.worker.sleeps.0.store(0, Relaxed);
-        }
-        !has_call
+        let is_rung_later = || {
+            let ahead = self.program.ring_at.load(Relaxed).wrapping_sub(number);
+            (1..=CELLS as u32).contains(&ahead)
+        };
+        let asleep = match () {
+            () if self.has_call(number) => Asleep::No,
+            () if !has_rung && is_rung_later() => Asleep::RingsBefore,
+            () => return Asleep::Yes,
+        };
+        self.worker.sleeps.0.store(0, Relaxed);
+        asleep
     }
 
     fn cell(&self, number: u32) -> &Cell {
@@ -245,6 +263,9 @@ impl Cell {
 
     fn read(&self) -> Payload {
         let len = self.len();
+        if len <= 8 {
+            return Payload::from(&self.words[0].load(Relaxed).to_le_bytes()[..len]);
+        }
         let mut bytes = [0; CELL_BYTES];
         for (word, eight) in self
             .words

@@ -25,4 +25,4 @@ mod orders;
 #[cfg(all(test, not(inparallel_loom)))]
 mod tests;
 
-pub(crate) use cells::{CELL_BYTES, Next, Posted, Seen, Tell};
+pub(crate) use cells::{Asleep, CELL_BYTES, Next, Posted, Seen, Tell};

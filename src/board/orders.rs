@@ -51,7 +51,7 @@ fn no_worker_sleeps_over_a_call() {
         let board = board();
         let worker = {
             let board = Arc::clone(&board);
-            thread::spawn(move || board.may_sleep(0))
+            thread::spawn(move || board.fall_asleep(0, false) == Asleep::Yes)
         };
         let rings = board.post(0, POSTED, &[]);
         let sleeps = worker.join().unwrap();
@@ -82,6 +82,29 @@ fn no_answer_lies_unnoticed() {
         assert!(
             !will_wake || tell.wake,
             "the thread is not woken, and did not see it"
+        );
+    });
+}
+
+#[test]
+fn no_answer_lies_unnoticed_while_its_worker_sleeps() {
+    loom::model(|| {
+        let board = board();
+        board.post(0, POSTED, &[]);
+        let worker = {
+            let board = Arc::clone(&board);
+            thread::spawn(move || {
+                board.begin(0, &mut Vec::new());
+                let rings = board.answer(0, Some((false, &[]))).ring;
+                rings || board.fall_asleep(1, false) == Asleep::RingsBefore
+            })
+        };
+        // There may be another call soon.
+        let will_ring = board.ring_after(Some(1), u32::MAX);
+        let has_rung = worker.join().unwrap();
+        assert!(
+            !will_ring || has_rung,
+            "it sleeps, and nobody has seen its answer"
         );
     });
 }

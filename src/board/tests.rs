@@ -85,6 +85,26 @@ fn a_hostile_worker_gets_no_more_than_its_cell() {
 }
 
 #[test]
+fn a_worker_that_was_to_ring_later_does_so_before_it_sleeps() {
+    let board = Board::unshared();
+    assert_eq!(board.fall_asleep(0, false), Asleep::Yes);
+    // As if it had not been rung by then.
+    board.post(0, posted(Some(0)), &[]);
+    board.worker.sleeps.0.store(1, Relaxed);
+    assert!(!board.ring_after(Some(2), u32::MAX), "it sleeps");
+    assert_eq!(board.fall_asleep(0, false), Asleep::No);
+    assert!(board.ring_after(Some(2), u32::MAX));
+    board.pass(0);
+    assert_eq!(board.fall_asleep(1, false), Asleep::RingsBefore);
+    assert_eq!(board.fall_asleep(1, true), Asleep::Yes);
+    // What is never passed, and what was, is nothing to ring for.
+    for at in [None, Some(0)] {
+        board.ring_after(at, 0);
+        assert_eq!(board.fall_asleep(1, false), Asleep::Yes, "{at:?}");
+    }
+}
+
+#[test]
 fn it_rings_once_where_it_was_asked_to() {
     let board = Board::unshared();
     for number in 0..6 {

@@ -523,15 +523,12 @@ impl Pool {
         patience: Patience,
     ) -> Result<()> {
         let core = &self.core;
-        let terms = match options {
-            Some(options) => Arc::new(Terms::of(options)),
-            None => Arc::clone(&core.terms),
-        };
+        let terms = options.map(|options| Arc::new(Terms::of(options)));
         let options = options.unwrap_or(&core.settings.options);
         if let Some(rule) = options.retry() {
-            let (core, work, terms) = (Arc::clone(core), work.clone(), Arc::clone(&terms));
+            let (core, work, terms) = (Arc::clone(core), work.clone(), terms.clone());
             let start = Arc::new(move |slot: &Arc<Slot>, pause| {
-                core.queue_again(slot, work.clone(), Arc::clone(&terms), pause);
+                core.queue_again(slot, work.clone(), terms.clone(), pause);
             });
             slot.set_again(Again { rule, start });
         }

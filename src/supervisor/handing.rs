@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::ids::{TaskId, WorkerId};
+use crate::ids::{Rank, TaskId, WorkerId};
 use crate::slot::{Outcome, Slot};
 use crate::supervisor::context::Command;
-use crate::supervisor::lanes::{self, Ends, Handed, Lane, Put, Said};
-use crate::supervisor::pools::{Inner, PoolCore};
-use crate::sync::{Now, lock};
+use crate::supervisor::lanes::{self, Ends, Handed, Lane, Put, Rings, Said};
+use crate::supervisor::pools::{Inner, PoolCore, PoolTask};
+use crate::sync::Now;
 use crate::sys::CELLS;
 use crate::transport::Outgoing;
 
@@ -30,7 +30,12 @@ pub(super) struct Lanes {
     pub(super) are_full: bool,
     /// The lane that was looked at last.
     last: usize,
+    open: Option<Open>,
+    /// How many tasks were submitted since a thread waited, and when the lanes were last looked at by one that submits.
     submits: u32,
+    submitted: Option<Instant>,
+    /// When threads last submitted so fast that they look at the lanes before anybody else could be told to.
+    led: Option<Instant>,
     /// The worst priority of a task that was handed out ahead since all were empty.
     worst_ahead: Option<i32>,
     /// A lane that does not ring for every answer is looked at then.
@@ -40,7 +45,61 @@ pub(super) struct Lanes {
     pub(super) is_plan_late: bool,
 }
 
+/// A lane that gets the next new tasks, as long as nothing else happens in the pool: so that not each of a million is asked
+/// where it should go.
+struct Open {
+    index: usize,
+    worker: WorkerId,
+    /// Of these tasks, and of those that it has at hand behind the first.
+    priority: i32,
+    /// So many of them.
+    left: usize,
+}
+
 impl Lanes {
+    /// Something else than a submission is about to be done.
+    pub(super) fn forget_open(&mut self) {
+        self.open = None;
+    }
+
+    /// A task is submitted; whether the lanes are to be looked at.
+    fn count_submit(&mut self) -> bool {
+        self.submits = self.submits.wrapping_add(1);
+        let is_due = self.submits.is_multiple_of(SUBMITS);
+        if is_due {
+            let now = Instant::now();
+            let before = self.submitted.replace(now);
+            self.led = before.filter(|before| now - *before < RAPID).map(|_| now);
+        }
+        is_due
+    }
+
+    /// Whether threads submit so fast that they look at the lanes before anybody else could be told to.
+    fn is_led(&self, now: Instant) -> bool {
+        self.led
+            .is_some_and(|led| now.saturating_duration_since(led) < RAPID)
+    }
+
+    /// A thread waits, and looks out for itself.
+    pub(super) fn end_lead(&mut self) {
+        self.submits = 0;
+        self.submitted = None;
+        self.led = None;
+    }
+
+    /// A lane of which half is done, of the two that were not looked at for the longest time.
+    fn half_done(&mut self) -> Option<usize> {
+        let count = self.all.len();
+        for _ in 0..count.min(2) {
+            self.last = (self.last + 1) % count;
+            let index = self.last;
+            if self.at(index).is_some_and(|lane| lane.is_half_done()) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
     pub(super) fn get(&mut self, worker: WorkerId) -> Option<&mut Lane> {
         let index = *self.by_worker.get(&worker)?;
         self.all.get_mut(index)?.as_mut()
@@ -116,7 +175,7 @@ impl PoolCore {
 
     /// A linked worker that has nothing at hand gets no more tasks.
     pub(super) fn unlink(&self, id: WorkerId) -> Option<Outgoing> {
-        let lane = lock(&self.inner).lanes.remove(id);
+        let lane = self.locked().lanes.remove(id);
         lane.and_then(|mut lane| {
             lane.shared.ring();
             lane.close()
@@ -125,7 +184,7 @@ impl PoolCore {
 
     /// Closes a worker's channel: it ends when it has done what it is at.
     pub(super) fn close_lane(&self, id: WorkerId) -> Option<Outgoing> {
-        lock(&self.inner).lanes.get(id).and_then(Lane::close)
+        self.locked().lanes.get(id).and_then(Lane::close)
     }
 
     /// Looks at a worker's answers.
@@ -149,19 +208,19 @@ impl PoolCore {
 
     /// A worker asks for bytes that it cannot open; whether it needs them.
     pub(super) fn needs_bytes(&self, id: WorkerId) -> bool {
-        let sent = lock(&self.inner).lanes.get(id).map(Lane::send_bytes);
+        let sent = self.locked().lanes.get(id).map(Lane::send_bytes);
         sent == Some(Ok(()))
     }
 
     /// A copy of a worker may still read what was attached to its call.
     pub(super) fn shares(&self, id: WorkerId) {
-        lock(&self.inner).lanes.get(id).map(Lane::shares);
+        self.locked().lanes.get(id).map(Lane::shares);
     }
 
     /// The task that a worker is at, after a look at its answers.
     pub(super) fn at_work(&self, id: WorkerId, now: Instant) -> Option<Arc<Slot>> {
         self.serve(id, now);
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let first = inner.lanes.get(id)?.first()?;
         Some(Arc::clone(&first.slot))
     }
@@ -169,13 +228,13 @@ impl PoolCore {
     /// Which task what the worker writes to its stderr belongs to, as a number of its own.
     pub(super) fn epoch(&self, id: WorkerId, now: Instant) -> u32 {
         self.serve(id, now);
-        lock(&self.inner).lanes.get(id).map_or(0, |lane| lane.epoch())
+        self.locked().lanes.get(id).map_or(0, |lane| lane.epoch())
     }
 
     /// Something came from the worker's stderr: [`epoch`](PoolCore::epoch) of that.
     pub(super) fn heard(&self, id: WorkerId, now: Instant) -> u32 {
         let epoch = self.epoch(id, now);
-        if let Some(lane) = lock(&self.inner).lanes.get(id) {
+        if let Some(lane) = self.locked().lanes.get(id) {
             lane.shared.board.note_heard();
         }
         epoch
@@ -183,20 +242,17 @@ impl PoolCore {
 
     /// The longest answer that a worker may send.
     pub(super) fn most_result(&self, id: WorkerId) -> u64 {
-        lock(&self.inner)
-            .lanes
-            .get(id)
-            .map_or(0, |lane| lane.most_result())
+        self.locked().lanes.get(id).map_or(0, |lane| lane.most_result())
     }
 
     /// Writes what is left of a call; `None`: there is no such lane. Else whether that is all.
     pub(super) fn write_calls(&self, id: WorkerId) -> Option<bool> {
-        Some(lock(&self.inner).lanes.get(id)?.write())
+        Some(self.locked().lanes.get(id)?.write())
     }
 
     /// Does something with the descriptor for a worker's calls.
     pub(super) fn with_calls<R>(&self, id: WorkerId, run: impl FnOnce(&Outgoing) -> R) -> Option<R> {
-        lock(&self.inner).lanes.get(id)?.with_calls(run)
+        self.locked().lanes.get(id)?.with_calls(run)
     }
 
     /// A worker is to get nothing more: takes back what it has not begun.
@@ -212,7 +268,7 @@ impl PoolCore {
     /// beside it is taken back.
     pub(super) fn running(&self, slot: &Slot, now: Instant) -> Option<(WorkerId, Duration)> {
         let mut found = None;
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let mut ends = Ends::new();
         let mut rings = false;
         if let Some((index, _)) = inner.lanes.of(slot) {
@@ -269,7 +325,7 @@ impl PoolCore {
     /// A worker has ended, or is given up: its task ends in `error`, and what it had not begun goes back. Whether it had
     /// a task.
     pub(super) fn lane_ended(&self, id: WorkerId, error: &Error, now: Instant) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let Some(lane) = inner.lanes.remove(id) else {
             return false;
         };
@@ -334,9 +390,9 @@ impl PoolCore {
                 return rings;
             };
             found = lane
-                .first()
+                .first_terms()
                 .filter(|_| lane.due().is_some_and(|due| due <= now))
-                .map(|first| (first.terms.limit.unwrap_or_default(), first.terms.grace));
+                .map(|terms| (terms.limit.unwrap_or_default(), terms.grace));
             if found.is_some() {
                 return rings;
             }
@@ -347,7 +403,7 @@ impl PoolCore {
 
     /// What linked workers are at.
     pub(crate) fn tasks_at_work(&self) -> HashMap<WorkerId, TaskId> {
-        let inner = lock(&self.inner);
+        let inner = self.locked();
         let lanes = inner.lanes.all.iter().flatten();
         lanes
             .filter_map(|lane| Some((lane.worker, lane.first()?.slot.id)))
@@ -355,7 +411,7 @@ impl PoolCore {
     }
 
     fn with_lane(&self, id: WorkerId, run: impl FnOnce(&PoolCore, &mut Inner, usize, &mut Ends) -> bool) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let Some(index) = inner.lanes.by_worker.get(&id).copied() else {
             return;
         };
@@ -367,30 +423,82 @@ impl PoolCore {
 
     // --- what any thread does, with the pool locked; whether the supervisor has to look ---
 
+    /// Hands a new task to the lane that such tasks go to; it comes back if there is none.
+    #[inline]
+    pub(super) fn hand_on(
+        &self,
+        inner: &mut Inner,
+        rank: Rank,
+        task: PoolTask,
+        ends: &mut Ends,
+    ) -> Option<PoolTask> {
+        if inner.lanes.count_submit() {
+            return Some(task);
+        }
+        let open = inner.lanes.open.as_mut();
+        let open = open.filter(|open| open.priority == rank.priority && open.left > 0);
+        let Some(open) = open.filter(|_| lanes::fits_cell(&task.work.payload)) else {
+            return Some(task);
+        };
+        open.left -= 1;
+        let (index, worker) = (open.index, open.worker);
+        inner.state.handed_ahead(worker);
+        self.put_up(inner, index, (rank, task), &Now::default(), ends);
+        None
+    }
+
+    /// Notes where the next tasks go, if that is sure.
+    fn note_open(&self, inner: &mut Inner) {
+        let is_sure = inner.state.queued_here() == 0
+            && inner.state.hands_ahead()
+            && inner.state.idle_linked().is_none()
+            && !inner.state.wants_decision();
+        if !is_sure {
+            return;
+        }
+        let (Some(priority), Some(index)) = (inner.lanes.worst_ahead, inner.roomy_lane()) else {
+            return;
+        };
+        let depth = inner.lanes.depth();
+        if let Some(lane) = inner.lanes.at(index)
+            && lane.first().is_some()
+        {
+            let (worker, left) = (lane.worker, lane.room().min(depth.saturating_sub(lane.len())));
+            inner.lanes.open = Some(Open {
+                index,
+                worker,
+                priority,
+                left: left.min(inner.state.room_of(worker)),
+            });
+        }
+    }
+
     /// A task was queued.
     pub(super) fn feed_new(&self, inner: &mut Inner, priority: i32, ends: &mut Ends) -> bool {
-        let lanes = &mut inner.lanes;
-        if lanes.worst_ahead.is_some_and(|worst| priority < worst) {
+        inner.lanes.open = None;
+        let rings = self.place_new(inner, priority, ends);
+        self.note_open(inner);
+        rings
+    }
+
+    fn place_new(&self, inner: &mut Inner, priority: i32, ends: &mut Ends) -> bool {
+        let mut rings = false;
+        if inner.lanes.worst_ahead.is_some_and(|worst| priority < worst) {
             // It must not wait behind these.
             let now = Instant::now();
             for index in 0..inner.lanes.all.len() {
                 self.withdraw_behind(inner, index, 1, now, ends);
             }
             inner.lanes.worst_ahead = None;
-        } else if lanes.are_full && inner.state.idle_linked().is_none() {
-            // A thread that submits without end takes in what came meanwhile.
-            lanes.submits = lanes.submits.wrapping_add(1);
-            if !lanes.submits.is_multiple_of(SUBMITS) || lanes.all.is_empty() {
-                return false;
-            }
-            lanes.last = (lanes.last + 1) % lanes.all.len();
-            let index = lanes.last;
-            return match lanes.at(index) {
-                Some(lane) if lane.is_half_done() => self.take_in(inner, index, Instant::now(), ends),
-                _ => false,
-            };
+        } else if inner.lanes.submits.is_multiple_of(SUBMITS)
+            && let Some(index) = inner.lanes.half_done()
+        {
+            rings = self.take_in(inner, index, Instant::now(), ends);
         }
-        self.feed(inner, ends)
+        if inner.lanes.are_full && inner.state.idle_linked().is_none() {
+            return rings;
+        }
+        self.feed(inner, ends) || rings
     }
 
     /// Hands out what waits, as far as workers can take it.
@@ -467,20 +575,36 @@ impl PoolCore {
         let Some(lane) = inner.lanes.all.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
-        let id = lane.worker;
-        let Some((rank, task)) = inner.state.hand(id, || now.get()) else {
+        let is_first = lane.first().is_none();
+        let Some(next) = inner.state.hand(lane.worker, || now.get()) else {
+            return false;
+        };
+        self.put_up(inner, index, next, now, ends) && is_first && !self.settle(inner, index, now.get(), 0)
+    }
+
+    /// Puts up what was handed out; false: it cannot be.
+    fn put_up(
+        &self,
+        inner: &mut Inner,
+        index: usize,
+        (rank, task): (Rank, PoolTask),
+        now: &Now,
+        ends: &mut Ends,
+    ) -> bool {
+        let Some(lane) = inner.lanes.all.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
         if !task.work.payload.attached().is_empty() {
             self.context.plan_to_tidy(now.get());
         }
-        let is_first = lane.first().is_none();
+        let (id, is_first) = (lane.worker, lane.first().is_none());
         lanes::set_place(&task.slot, index, lane.next_number());
         match lane.put_up(task, rank, now) {
             Put::Up => {}
             // A supervisor that is gone ends all that is left.
             Put::Partly => _ = self.context.send(Command::Calls(id)),
             Put::Refused(slot, cause) => {
+                inner.lanes.open = None;
                 inner.state.unhand(id, 1, 0, now.get());
                 let error = Error::new(slot.name.to_string(), cause);
                 ends.push((slot, Outcome::Failed(error)));
@@ -490,12 +614,11 @@ impl PoolCore {
         if std::mem::take(&mut lane.wants_bell) {
             ends.bells.push(Arc::clone(&lane.shared));
         }
-        if is_first {
-            return !self.settle(inner, index, now.get(), 0);
+        if !is_first {
+            let worst = inner.lanes.worst_ahead;
+            inner.lanes.worst_ahead = Some(worst.map_or(rank.priority, |worst| worst.max(rank.priority)));
         }
-        let worst = inner.lanes.worst_ahead;
-        inner.lanes.worst_ahead = Some(worst.map_or(rank.priority, |worst| worst.max(rank.priority)));
-        false
+        true
     }
 
     /// Takes a worker's answers; how many tasks have ended.
@@ -530,14 +653,18 @@ impl PoolCore {
             true => inner.state.queued_here().min(inner.state.room_of(worker)),
             false => 0,
         };
-        let depth = inner.lanes.depth();
+        let (depth, is_led) = (inner.lanes.depth(), inner.lanes.is_led(now));
         let Some(lane) = inner.lanes.at(index) else {
             return true;
         };
         let coming = queued.min(depth.saturating_sub(lane.len()));
         // Short as tasks may have been, one that has taken so long already is no stream.
-        let is_stream = ended.max(lane.len() + coming) >= STREAM && lane.waited(now) < LOOK_AFTER;
-        let is_armed = lane.arm(is_stream, coming);
+        let rings = match lane.waited(now) < LOOK_AFTER {
+            true if is_led => Rings::BeforeSleep,
+            true if ended.max(lane.len() + coming) >= STREAM => Rings::WhenMost,
+            _ => Rings::ForEach,
+        };
+        let is_armed = lane.arm(rings, coming);
         let look_at = lane.is_quiet.then(|| now + LOOK_AFTER);
         let wanted = [lane.deadline(), look_at].into_iter().flatten().min();
         let lanes = &mut inner.lanes;
@@ -627,5 +754,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// So often in a row a thread goes on with the lock, if workers are as fast as it is.
 const MOST_ROUNDS: usize = 64;
 
-/// A thread that submits to full lanes looks at one of them so often.
+/// A thread that submits looks at the lanes so often.
 const SUBMITS: u32 = 16;
+
+/// If that many are submitted within this time, they are rapid.
+const RAPID: Duration = Duration::from_micros(100);

@@ -7,13 +7,12 @@ use std::time::Instant;
 use crate::ids::Rank;
 use crate::slot::{Queue, Slot, Stay};
 use crate::supervisor::context::Command;
-use crate::supervisor::lanes::{self, Ends, Shared};
+use crate::supervisor::lanes::{self, Ends, Rings, Shared};
 use crate::supervisor::pools::PoolCore;
-use crate::sync::lock;
 
 impl Queue for PoolCore {
     fn take_back(&self, slot: &Slot, rank: Rank) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let mut is_there = inner.state.remove(rank).is_some();
         if !is_there
             && let Some((index, number)) = inner.lanes.of(slot)
@@ -38,7 +37,7 @@ impl Queue for PoolCore {
     }
 
     fn cancel(&self, slot: &Slot) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let found = inner.lanes.of(slot);
         let slot = found.and_then(|(index, number)| inner.lanes.at(index)?.slot_of(number));
         drop(inner);
@@ -48,7 +47,7 @@ impl Queue for PoolCore {
     }
 
     fn has_room(&self, slot: &Slot) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let found = inner.lanes.of(slot);
         let worker = found.and_then(|(index, _)| Some(inner.lanes.at(index)?.worker));
         drop(inner);
@@ -63,7 +62,7 @@ impl Queue for PoolCore {
         }
         loop {
             let mut ends = Ends::new();
-            let mut inner = lock(&self.inner);
+            let mut inner = self.locked();
             let Some((index, number)) = inner.lanes.of(slot) else {
                 return;
             };
@@ -71,6 +70,7 @@ impl Queue for PoolCore {
                 true => self.take_in(&mut inner, index, Instant::now(), &mut ends),
                 false => false,
             };
+            inner.lanes.end_lead();
             let mut attended = None;
             if stay != Stay::Look
                 && inner.lanes.of(slot) == Some((index, number))
@@ -79,7 +79,12 @@ impl Queue for PoolCore {
             {
                 attended = Some((Arc::clone(&lane.shared), lane.worker));
                 // Nobody need be rung for what is looked out for; for what is before it somebody is, or it is there.
-                if !lane.arm(lane.is_quiet, 0) {
+                let rings_later = if lane.is_quiet {
+                    Rings::WhenMost
+                } else {
+                    Rings::ForEach
+                };
+                if !lane.arm(rings_later, 0) {
                     rings |= self.take_in(&mut inner, index, Instant::now(), &mut ends);
                 }
             }
@@ -108,7 +113,7 @@ impl Queue for PoolCore {
                 }
             };
             let mut ends = Ends::new();
-            let mut inner = lock(&self.inner);
+            let mut inner = self.locked();
             let mut rings = false;
             let mut is_elsewhere = false;
             if let Some(lane) = inner.lanes.get(worker) {
@@ -133,10 +138,7 @@ impl Queue for PoolCore {
         let Some((index, _)) = lanes::place_of(slot) else {
             return;
         };
-        let shared = lock(&self.inner)
-            .lanes
-            .at(index)
-            .map(|lane| Arc::clone(&lane.shared));
+        let shared = self.locked().lanes.at(index).map(|lane| Arc::clone(&lane.shared));
         // One that is gone rang when it went.
         if let Some(shared) = shared {
             shared.ring();
@@ -151,7 +153,7 @@ impl Queue for PoolCore {
 impl PoolCore {
     /// Whether a task is where it was seen.
     fn has_at(&self, slot: &Slot, index: usize, number: u32, shared: &Arc<Shared>) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         inner.lanes.of(slot) == Some((index, number))
             && inner
                 .lanes

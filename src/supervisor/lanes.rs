@@ -16,7 +16,7 @@ use crate::launch;
 use crate::payload::Payload;
 use crate::shared;
 use crate::slot::{Outcome, Slot};
-use crate::supervisor::pools::PoolTask;
+use crate::supervisor::pools::{PoolTask, Terms};
 use crate::sync::{Now, Spin, lock};
 use crate::sys::{self, CELLS, SharedBoard, Word};
 use crate::transport::{Outgoing, Written};
@@ -29,6 +29,8 @@ pub(super) struct Lane {
     /// That number is not only what the worker says of itself.
     is_pid_told: bool,
     depth: u32,
+    /// Of the pool.
+    terms: Arc<Terms>,
     /// The number of the next call, and of the first whose cell is not free.
     posted: u32,
     taken: u32,
@@ -46,6 +48,8 @@ pub(super) struct Lane {
     /// Nothing more is handed to it, for now: what it is at may have to end.
     pub(super) is_held: bool,
     is_closed: bool,
+    /// What was to be written into the pipe is not all written.
+    is_pending: bool,
     /// The last task that something is attached to: the one that `calls` may hold.
     loaded: Option<TaskId>,
     /// The worker sleeps over calls that were put up.
@@ -105,6 +109,17 @@ impl Ends {
     }
 }
 
+/// When a worker is to ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rings {
+    /// When the first call that nobody looks out for is done.
+    ForEach,
+    /// When most of those at hand are, which are many and short.
+    WhenMost,
+    /// When it has nothing more at hand: threads that submit look all the time.
+    BeforeSleep,
+}
+
 /// What became of a call that was put up.
 pub(super) enum Put {
     Up,
@@ -119,8 +134,8 @@ impl Lane {
         worker: WorkerId,
         (pid, is_pid_told): (u32, bool),
         depth: u32,
-        calls: Outgoing,
-        board: SharedBoard,
+        terms: Arc<Terms>,
+        (calls, board): (Outgoing, SharedBoard),
         spin: Duration,
     ) -> Lane {
         let shared = Shared {
@@ -136,6 +151,7 @@ impl Lane {
             pid,
             is_pid_told,
             depth,
+            terms,
             posted: 0,
             taken: 0,
             at_hand: VecDeque::new(),
@@ -146,6 +162,7 @@ impl Lane {
             since: Instant::now(),
             is_held: false,
             is_closed: false,
+            is_pending: false,
             loaded: None,
             wants_bell: false,
             is_quiet: false,
@@ -167,11 +184,8 @@ impl Lane {
     /// Puts a call up. There must be room.
     pub(super) fn put_up(&mut self, task: PoolTask, rank: Rank, now: &Now) -> Put {
         let is_first = self.first().is_none();
-        let mut calls = lock(&self.shared.calls);
-        let Some(calls) = &mut *calls else {
-            return Put::Refused(task.slot, Cause::refused("the worker gets no more calls"));
-        };
         let slot = &task.slot;
+        let limit = task.terms(&self.terms).limit;
         let key = (
             std::ptr::from_ref(task.work.entry).addr(),
             std::ptr::from_ref(slot.name).addr(),
@@ -182,27 +196,17 @@ impl Lane {
         };
         self.last_known = known.map(|known| (key, known));
         let in_cell = known.filter(|_| fits_cell(&task.work.payload));
-        if in_cell.is_none() {
-            let mut call = task.work.call(slot, self.depth, task.terms.limit);
-            call.is_posted = true;
-            let next = self.known.len() as u32;
-            call.remember = (known.is_none() && next < MOST_KNOWN).then_some(next);
-            if let Err(cause) = launch::send(calls, call, &task.work.payload) {
-                return Put::Refused(task.slot, cause);
-            }
-            if !task.work.payload.attached().is_empty() {
-                self.loaded = Some(slot.id);
-            }
-            if known.is_none() && next < MOST_KNOWN {
-                self.known.insert(key, next);
-            }
+        if (in_cell.is_none() || self.is_pending || self.is_closed)
+            && let Err(cause) = self.write_call(&task, limit, in_cell.is_some(), (key, known))
+        {
+            return Put::Refused(task.slot, cause);
         }
-        let is_written = !calls.is_pending() || calls.step() != Written::Some;
+        let is_written = !self.is_pending;
         let number = self.posted;
         let posted = Posted {
             task: slot.id.0,
             attempt: slot.attempt(),
-            limit: task.terms.limit,
+            limit,
             known: in_cell,
         };
         let arguments: &[u8] = in_cell.map_or(&[], |_| &task.work.payload);
@@ -219,6 +223,35 @@ impl Lane {
             true => Put::Up,
             false => Put::Partly,
         }
+    }
+
+    /// Writes a call into the pipe, unless it `fits` into its cell, and what is left of others.
+    fn write_call(
+        &mut self,
+        task: &PoolTask,
+        limit: Option<Duration>,
+        fits: bool,
+        (key, known): (Key, Option<u32>),
+    ) -> Result<(), Cause> {
+        let mut calls = lock(&self.shared.calls);
+        let Some(calls) = &mut *calls else {
+            return Err(Cause::refused("the worker gets no more calls"));
+        };
+        if !fits {
+            let mut call = task.work.call(&task.slot, self.depth, limit);
+            call.is_posted = true;
+            let next = self.known.len() as u32;
+            call.remember = (known.is_none() && next < MOST_KNOWN).then_some(next);
+            launch::send(calls, call, &task.work.payload)?;
+            if !task.work.payload.attached().is_empty() {
+                self.loaded = Some(task.slot.id);
+            }
+            if known.is_none() && next < MOST_KNOWN {
+                self.known.insert(key, next);
+            }
+        }
+        self.is_pending = calls.is_pending() && calls.step() == Written::Some;
+        Ok(())
     }
 
     /// Takes a call back, if it has not begun.
@@ -252,9 +285,9 @@ impl Lane {
                 Seen::Answered { is_err, payload } => {
                     let handed = self.at_hand.pop_front().flatten();
                     self.let_go(handed.as_ref());
-                    ends.tasks.extend(
-                        handed.map(|handed| handed.answered(Said::Returned { payload, is_err }, self.pid)),
-                    );
+                    ends.tasks.extend(handed.map(|handed| {
+                        handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms)
+                    }));
                 }
                 Seen::Elsewhere => {
                     let Some(said) = self.said.take() else {
@@ -263,7 +296,7 @@ impl Lane {
                     let handed = self.at_hand.pop_front().flatten();
                     self.let_go(handed.as_ref());
                     ends.tasks
-                        .extend(handed.map(|handed| handed.answered(said, self.pid)));
+                        .extend(handed.map(|handed| handed.answered(said, self.pid, &self.terms)));
                 }
                 // What was taken back is known here: a worker cannot say that of a task.
                 Seen::Withdrawn { is_passed: true } if matches!(self.at_hand.front(), Some(None)) => {
@@ -287,21 +320,26 @@ impl Lane {
             }
     }
 
-    /// Has the worker ring when the first call that nobody looks out for is done; in a stream of short ones, when most of
-    /// them are and of the `coming`, which are about to be put up. False: the worker may have come to that before it was
-    /// told, and there are answers to be taken.
-    pub(super) fn arm(&mut self, is_stream: bool, coming: usize) -> bool {
+    /// Has the worker ring, also for the `coming`, which are about to be put up. False: the worker may have come to that before
+    /// it was told, and there are answers to be taken.
+    pub(super) fn arm(&mut self, rings: Rings, coming: usize) -> bool {
         let mut number = self.taken;
         if self.attended == Some(number) {
             number = number.wrapping_add(1);
         }
         let left = self.posted.wrapping_sub(number);
         let soon = (left as usize + coming).min(CELLS - 1) as u32;
-        self.is_quiet = is_stream && soon > 1;
-        if self.is_quiet {
-            // Who submits, or waits, looks when half of them are done, and comes before the supervisor.
-            number = number.wrapping_add(soon - soon.div_ceil(4));
-        }
+        self.is_quiet = match rings {
+            Rings::ForEach => false,
+            Rings::WhenMost => soon > 1,
+            Rings::BeforeSleep => soon > 0,
+        };
+        number = number.wrapping_add(match rings {
+            _ if !self.is_quiet => 0,
+            // Who waits looks when half of them are done, and comes before the supervisor.
+            Rings::WhenMost => soon - soon.div_ceil(4),
+            _ => CELLS as u32 - 2,
+        });
         // What was never put up is never passed.
         let never = self.taken.wrapping_sub(1);
         let board = &self.shared.board;
@@ -312,6 +350,10 @@ impl Lane {
     pub(super) fn first(&self) -> Option<&PoolTask> {
         let first = self.at_hand.iter().flatten().next();
         first.map(|handed| &handed.task)
+    }
+
+    pub(super) fn first_terms(&self) -> Option<&Terms> {
+        self.first().map(|first| first.terms(&self.terms))
     }
 
     /// The number of the call that the worker is at, if all answers are taken in.
@@ -325,7 +367,7 @@ impl Lane {
             .at_hand
             .iter()
             .flatten()
-            .map(|handed| handed.task.terms.max_result);
+            .map(|handed| handed.task.terms(&self.terms).max_result);
         limits.max().unwrap_or(0)
     }
 
@@ -339,7 +381,7 @@ impl Lane {
 
     /// When the first task has had its time; not if its answer is on its way.
     pub(super) fn due(&self) -> Option<Instant> {
-        let limit = self.first()?.terms.limit?;
+        let limit = self.first_terms()?.limit?;
         match self.is_elsewhere(self.taken) {
             true => None,
             false => self.since.checked_add(limit),
@@ -358,7 +400,7 @@ impl Lane {
         handed
             .as_ref()
             .filter(|_| is_begun)
-            .map(|handed| handed.task.terms.grace)
+            .map(|handed| handed.task.terms(&self.terms).grace)
     }
 
     /// How long tasks take here, measured by `ended` of them, which were taken in just now.
@@ -459,7 +501,10 @@ impl Lane {
             // It was to get no more calls, and ends.
             None => Ok(()),
             Some(calls) => match is_begun && self.loaded == Some(first) && calls.push_bytes() {
-                true => Ok(()),
+                true => {
+                    self.is_pending = true;
+                    Ok(())
+                }
                 false => Err(()),
             },
         }
@@ -486,12 +531,12 @@ impl Lane {
             match self.shared.board.look(number) {
                 Seen::Waiting => back.push(handed),
                 Seen::Answered { is_err, payload } => {
-                    ends.push(handed.answered(Said::Returned { payload, is_err }, self.pid));
+                    ends.push(handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms));
                 }
                 _ => {
                     let name = handed.task.slot.name.to_string();
                     let end = match self.said.take() {
-                        Some(said) => handed.answered(said, self.pid),
+                        Some(said) => handed.answered(said, self.pid, &self.terms),
                         None => (
                             Arc::clone(&handed.task.slot),
                             Outcome::Failed(error.clone().with_task(name)),
@@ -509,7 +554,9 @@ impl Lane {
     /// Writes what is left of a call; whether that is all.
     pub(super) fn write(&mut self) -> bool {
         let mut calls = lock(&self.shared.calls);
-        calls.as_mut().is_none_or(|calls| calls.step() != Written::Some)
+        let is_written = calls.as_mut().is_none_or(|calls| calls.step() != Written::Some);
+        self.is_pending = !is_written;
+        is_written
     }
 
     /// Does something with the descriptor for its calls.
@@ -525,12 +572,13 @@ impl Lane {
 }
 
 impl Handed {
-    fn answered(self, said: Said, pid: u32) -> (Arc<Slot>, Outcome) {
-        let PoolTask { slot, terms, .. } = self.task;
+    fn answered(self, said: Said, pid: u32, of_pool: &Terms) -> (Arc<Slot>, Outcome) {
+        let max_result = self.task.terms(of_pool).max_result;
+        let slot = self.task.slot;
         let failed = |cause| Error::new(slot.name.to_string(), cause);
         let outcome = match said {
-            Said::Returned { payload, .. } if payload.len() as u64 > terms.max_result => {
-                let (len, limit) = (payload.len() as u64, terms.max_result);
+            Said::Returned { payload, .. } if payload.len() as u64 > max_result => {
+                let (len, limit) = (payload.len() as u64, max_result);
                 let error = failed(Cause::ResultTooLarge { len, limit });
                 Outcome::Failed(error.with_worker(Some(pid), Vec::new()))
             }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lanes::{Ends, Handed, Lane, Put, Said};
+use super::lanes::{Ends, Handed, Lane, Put, Rings, Said};
 use super::pools::{PoolTask, Terms};
-use crate::board::Next;
+use crate::board::{Asleep, Next};
 use crate::error::{Cause, Error};
 use crate::ids::{Name, Rank, TaskId, WorkerId};
 use crate::options::Options;
@@ -41,7 +41,8 @@ impl Story {
         let (reader, writer) = sys::pipe().unwrap();
         writer.set_nonblocking().unwrap();
         let calls = Outgoing::new(writer);
-        let lane = Lane::new(WorkerId(1), (1, true), 1, calls, board, Duration::ZERO);
+        let terms = Arc::new(Terms::of(&Options::new()));
+        let lane = Lane::new(WorkerId(1), (1, true), 1, terms, (calls, board), Duration::ZERO);
         let mut story = Story {
             lane,
             _calls: reader,
@@ -69,7 +70,7 @@ impl Story {
                 entry: Entry::of(Nothing),
                 payload: Payload::EMPTY,
             },
-            terms: Arc::new(Terms::of(&Options::new())),
+            terms: None,
         };
         self.next += 1;
         assert!(matches!(
@@ -118,16 +119,33 @@ fn ids(handed: &[Handed]) -> Vec<u64> {
 fn an_answer_before_the_worker_was_told_to_ring_is_not_left_lying() {
     let Some(mut story) = Story::begin(4) else { return };
     // Half of them, as in a stream.
-    assert!(story.lane.arm(true, 0));
+    assert!(story.lane.arm(Rings::WhenMost, 0));
     story.works();
     assert_eq!(story.take_answers(), 0);
     // Between the look and the bell.
     assert!(!story.answers(true), "it was to ring later");
-    assert!(!story.lane.arm(false, 0), "there is something to take");
+    assert!(!story.lane.arm(Rings::ForEach, 0), "there is something to take");
     assert_eq!(story.take_answers(), 1);
-    assert!(story.lane.arm(false, 0));
+    assert!(story.lane.arm(Rings::ForEach, 0));
     story.works();
     assert!(story.answers(true), "now it rings");
+}
+
+#[test]
+fn a_worker_that_is_looked_at_all_the_time_rings_for_none_of_them() {
+    let Some(mut story) = Story::begin(4) else { return };
+    assert!(story.lane.arm(Rings::BeforeSleep, 0));
+    for _ in 0..4 {
+        story.works();
+        assert!(!story.answers(true));
+    }
+    let board = &story.lane.shared.board;
+    assert_eq!(board.fall_asleep(4, false), Asleep::RingsBefore);
+    assert_eq!(story.take_answers(), 4);
+    // There is nothing more to tell.
+    assert!(story.lane.arm(Rings::BeforeSleep, 0));
+    let board = &story.lane.shared.board;
+    assert_eq!(board.fall_asleep(4, false), Asleep::Yes);
 }
 
 #[test]
@@ -139,12 +157,12 @@ fn an_answer_by_the_pipe_is_awaited_and_comes_once() {
     story.answers(false);
     assert_eq!(story.take_answers(), 0);
     assert!(
-        story.lane.arm(false, 0),
+        story.lane.arm(Rings::ForEach, 0),
         "nothing can be taken before it is heard"
     );
     assert!(story.lane.hear(said()));
     assert!(!story.lane.hear(said()), "one answer for one call");
-    assert!(!story.lane.arm(false, 0));
+    assert!(!story.lane.arm(Rings::ForEach, 0));
     assert_eq!(story.take_answers(), 1);
     assert_eq!(story.ended(), [(1, true)]);
 }

@@ -328,6 +328,14 @@ impl<T> PoolState<T> {
         Some(next)
     }
 
+    /// A task was handed to a busy worker that never was in the queue.
+    pub(crate) fn handed_ahead(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.at_hand += 1;
+            self.ahead += 1;
+        }
+    }
+
     /// Tasks that were at hand are not any more: they were done, `ended` of them, or taken back.
     pub(crate) fn unhand(&mut self, id: WorkerId, count: usize, ended: usize, now: Instant) {
         let is_surplus = self.staying() > self.rules.max_workers;

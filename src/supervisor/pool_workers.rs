@@ -16,7 +16,7 @@ use crate::supervisor::event_loop::{Channel, EventLoop, Worker};
 use crate::supervisor::lanes::Lane;
 use crate::supervisor::lines::READS_AT_ONCE;
 use crate::supervisor::pool_state::{self, PoolAction};
-use crate::supervisor::pools::{self, Decided, Inner, PoolCore, PoolTask};
+use crate::supervisor::pools::{self, Decided, Inner, PoolCore, PoolTask, Terms};
 use crate::supervisor::state::{Event, Kind, Why};
 use crate::sys::{Fd, Interest, SharedBoard};
 use crate::transport::Written;
@@ -308,8 +308,8 @@ impl EventLoop {
             id,
             (pid, !worker.is_pid_claimed),
             settings.depth,
-            calls,
-            board,
+            Arc::clone(&pooled.core.terms),
+            (calls, board),
             settings.spin,
         );
         self.tell(id, Event::Linked);
@@ -412,12 +412,18 @@ impl EventLoop {
                 None
             });
         }
-        let (slot, work, terms) = (Arc::clone(&task.slot), task.work.clone(), Arc::clone(&task.terms));
+        let (slot, work) = (Arc::clone(&task.slot), task.work.clone());
+        let Terms {
+            limit,
+            grace,
+            max_result,
+            ..
+        } = *task.terms(&pool.terms);
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
         if let Some(lines) = &mut worker.lines {
-            lines.replies.set_limit(terms.max_result);
+            lines.replies.set_limit(max_result);
         }
         let pid = worker.pooled.as_mut().and_then(|pooled| {
             pooled.doing = Doing::Task(task, rank);
@@ -426,7 +432,7 @@ impl EventLoop {
         if let Some(pid) = pid {
             slot.set_pid(pid);
         }
-        self.hand_over(id, &slot, &work, terms.limit, terms.grace);
+        self.hand_over(id, &slot, &work, limit, grace);
         // A cancel since then has sent its word, which is read after this.
     }
 

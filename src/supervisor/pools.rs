@@ -28,10 +28,16 @@ use crate::work::Work;
 pub(crate) struct PoolTask {
     pub(crate) slot: Arc<Slot>,
     pub(crate) work: Work,
-    pub(crate) terms: Arc<Terms>,
+    /// `None`: those of the pool.
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 impl PoolTask {
+    /// `of_pool`: those of the pool that it is in.
+    pub(super) fn terms<'a>(&'a self, of_pool: &'a Terms) -> &'a Terms {
+        self.terms.as_deref().unwrap_or(of_pool)
+    }
+
     /// Counts that a worker died before it began the task: whether it is not to be put back again.
     pub(super) fn came_back_too_often(&self) -> bool {
         self.slot.count_return() > MOST_RETURNS
@@ -207,6 +213,17 @@ impl PoolCore {
         self.generation == sys::generation()
     }
 
+    /// For everything but a new task: what is known of where that would go does not hold any more.
+    pub(super) fn locked(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = lock(&self.inner);
+        inner.lanes.forget_open();
+        inner
+    }
+
+    fn terms_of<'a>(&'a self, task: &'a PoolTask) -> &'a Terms {
+        task.terms(&self.terms)
+    }
+
     // --- what callers do ---
 
     /// Queues a new task, or says why not.
@@ -214,18 +231,27 @@ impl PoolCore {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         work: Work,
-        terms: Arc<Terms>,
+        terms: Option<Arc<Terms>>,
         patience: Patience,
     ) -> Result<(), NotTaken> {
         let mut inner = self.let_in(patience)?;
-        self.count(slot);
+        let priority = terms.as_ref().unwrap_or(&self.terms).priority;
+        let rank = inner.state.next_rank(priority);
+        // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
+        let is_cancelled = self.count(slot, Place::Pool(rank));
         let task = PoolTask {
             slot: Arc::clone(slot),
             work,
             terms,
         };
         let mut ends = Ends::new();
-        let rings = self.queue(&mut inner, task, None, &mut ends);
+        let rings = match is_cancelled {
+            true => {
+                ends.push((task.slot, Outcome::cancelled(slot)));
+                false
+            }
+            false => self.queue(&mut inner, task, rank, &mut ends),
+        };
         drop(inner);
         self.finish(ends, rings);
         Ok(())
@@ -237,7 +263,8 @@ impl PoolCore {
         if inner.limited.insert(slot.id, Arc::clone(slot)).is_none() {
             self.watched.fetch_add(1, Ordering::SeqCst);
         }
-        self.count(slot);
+        // Whoever has it wait for its permit looks whether it was cancelled.
+        self.count(slot, Place::Starting);
         Ok(())
     }
 
@@ -246,11 +273,11 @@ impl PoolCore {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         work: Work,
-        terms: Arc<Terms>,
+        terms: Option<Arc<Terms>>,
         pause: Duration,
     ) {
         let when = Instant::now().checked_add(pause).filter(|_| !pause.is_zero());
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         self.admitted(&mut inner, slot.id);
         let task = PoolTask {
             slot: Arc::clone(slot),
@@ -258,7 +285,18 @@ impl PoolCore {
             terms,
         };
         let mut ends = Ends::new();
-        let rings = self.queue(&mut inner, task, when, &mut ends);
+        let rank = inner.state.next_rank(self.terms_of(&task).priority);
+        let rings = match (task.slot.set_place(Place::Pool(rank)), when) {
+            (true, _) => {
+                ends.push((task.slot, Outcome::cancelled(slot)));
+                false
+            }
+            (false, Some(when)) => {
+                inner.state.push_later(when, rank, task);
+                true
+            }
+            (false, None) => self.queue(&mut inner, task, rank, &mut ends),
+        };
         drop(inner);
         self.finish(ends, rings);
     }
@@ -322,12 +360,14 @@ impl PoolCore {
         (inner, is_late)
     }
 
-    /// Has the task counted until it has ended.
-    fn count(self: &Arc<Self>, slot: &Slot) {
-        // If it has ended already, it is not counted any more.
-        if !slot.enter(Arc::clone(self) as Arc<dyn Queue>) {
+    /// Has the task counted until it has ended; whether it was cancelled before.
+    fn count(self: &Arc<Self>, slot: &Slot, place: Place) -> bool {
+        let entered = slot.enter(Arc::clone(self) as Arc<dyn Queue>, place);
+        if entered.is_none() {
+            // It has ended already, and is not counted any more.
             self.discount();
         }
+        entered.unwrap_or(true)
     }
 
     fn discount(&self) {
@@ -337,24 +377,10 @@ impl PoolCore {
     }
 
     /// Puts a task where it waits, and hands out what can be; whether the supervisor has to look.
-    pub(super) fn queue(
-        &self,
-        inner: &mut Inner,
-        task: PoolTask,
-        when: Option<Instant>,
-        ends: &mut Ends,
-    ) -> bool {
-        let rank = inner.state.next_rank(task.terms.priority);
-        // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
-        if task.slot.set_place(Place::Pool(rank)) {
-            let cancelled = Outcome::cancelled(&task.slot);
-            ends.push((task.slot, cancelled));
+    fn queue(&self, inner: &mut Inner, task: PoolTask, rank: Rank, ends: &mut Ends) -> bool {
+        let Some(task) = self.hand_on(inner, rank, task, ends) else {
             return false;
-        }
-        if let Some(when) = when {
-            inner.state.push_later(when, rank, task);
-            return true;
-        }
+        };
         inner.state.push(rank, task);
         self.feed_new(inner, rank.priority, ends)
             || inner.state.closing.is_some()
@@ -403,7 +429,7 @@ impl PoolCore {
 
     /// Nothing will ever be done for this pool again.
     pub(crate) fn fail_all(&self, cause: Cause) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         inner.failure = Some(Error::new("", cause.clone()));
         let mut slots: Vec<_> = inner.state.abandon().into_iter().map(|task| task.slot).collect();
         let limited: Vec<_> = inner.limited.drain().map(|(_, slot)| slot).collect();
@@ -429,7 +455,7 @@ impl PoolCore {
         if !self.is_ours() {
             return;
         }
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         if inner.state.closing.is_none() {
             self.watched.fetch_add(1, Ordering::SeqCst);
         }
@@ -449,7 +475,7 @@ impl PoolCore {
     }
 
     pub(crate) fn resize(self: &Arc<Self>, workers: usize) {
-        lock(&self.inner).state.resize(workers);
+        self.locked().state.resize(workers);
         self.ring();
     }
 
@@ -458,7 +484,7 @@ impl PoolCore {
         if !self.is_ours() {
             return None;
         }
-        let inner = lock(&self.inner);
+        let inner = self.locked();
         Some(look(&inner.state, &inner.counts))
     }
 
@@ -472,7 +498,7 @@ impl PoolCore {
         if !self.is_ours() {
             return false;
         }
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         // Before the look: an end that is not seen by it says so.
         self.watched.fetch_add(1, Ordering::SeqCst);
         while !is_so(&inner.state) {
@@ -491,7 +517,7 @@ impl PoolCore {
     /// A guard is gone.
     pub(crate) fn unguard(&self) {
         if self.is_ours() {
-            lock(&self.inner).guards -= 1;
+            self.locked().guards -= 1;
             self.changed.notify_all();
         }
     }
@@ -504,7 +530,7 @@ impl PoolCore {
         now: Instant,
         happened: impl FnOnce(&mut Inner) -> Option<PoolAction<PoolTask>>,
     ) -> Decided {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let waiting = inner.state.waiting();
         let first = happened(&mut inner);
         let mut ends = Ends::new();
@@ -544,7 +570,7 @@ impl PoolCore {
     }
 
     pub(super) fn set_pid(&self, id: WorkerId, pid: u32) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         if let Some(worker) = inner.state.worker_mut(id) {
             worker.pid = Some(pid);
         }
@@ -556,20 +582,20 @@ impl PoolCore {
 
     /// A worker could not be made, or its first call failed.
     pub(super) fn worker_failed(&self, error: Error) {
-        lock(&self.inner).failure = Some(error);
+        self.locked().failure = Some(error);
     }
 
     pub(super) fn worker_died(&self) {
-        lock(&self.inner).counts.workers_died += 1;
+        self.locked().counts.workers_died += 1;
     }
 
     pub(super) fn hook_failed(&self) {
-        lock(&self.inner).counts.hooks_failed += 1;
+        self.locked().counts.hooks_failed += 1;
     }
 
     /// The worker that the task was meant for is gone.
     pub(super) fn put_back(&self, task: PoolTask, rank: Rank) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         let mut ends = Ends::new();
         self.requeue(&mut inner, task, rank, &mut ends);
         drop(inner);
@@ -594,7 +620,7 @@ impl PoolCore {
     }
 
     pub(super) fn refusal(&self) -> Error {
-        self.broken(&lock(&self.inner))
+        self.broken(&self.locked())
     }
 
     /// The order for a worker, which gets its calls later.
@@ -619,7 +645,7 @@ impl PoolCore {
         if self.watched.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mut inner = lock(&self.inner);
+        let mut inner = self.locked();
         self.admitted(&mut inner, slot.id);
         let rings = inner.sleepers > 0;
         let is_last = inner.state.closing.is_some() && inner.state.outstanding() == 0;

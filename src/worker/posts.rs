@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::board::{CELL_BYTES, Next, Posted, Tell};
+use crate::board::{Asleep, CELL_BYTES, Next, Posted, Tell};
 use crate::ids::{About, TaskId};
 use crate::sync::Spin;
 use crate::sys::{self, Entry, ForkMark, SharedBoard};
@@ -15,6 +15,8 @@ pub(super) struct Posts {
     mark: ForkMark,
     /// The number of the next call.
     next: u32,
+    /// Where it was when it last rang before it slept.
+    rung_at: Option<u32>,
     /// What calls name by a number.
     known: Vec<Result<Known, String>>,
     spin: Spin,
@@ -51,6 +53,7 @@ impl Posts {
             board: SharedBoard::open(&board.name)?,
             mark: ForkMark::new()?,
             next: 0,
+            rung_at: None,
             known: Vec::new(),
             spin: Spin::new(board.spin),
             is_heard: board.is_heard,
@@ -73,8 +76,16 @@ impl Posts {
             match self.board.begin(number, &mut self.arguments) {
                 Next::Nothing => {
                     let is_there = self.spin.until(|| self.board.has_call(number));
-                    if !is_there && self.board.may_sleep(number) {
-                        return Work::Sleep;
+                    if is_there {
+                        continue;
+                    }
+                    match self.board.fall_asleep(number, self.rung_at == Some(number)) {
+                        Asleep::Yes => return Work::Sleep,
+                        Asleep::No => {}
+                        Asleep::RingsBefore => {
+                            self.rung_at = Some(number);
+                            return Work::Ring;
+                        }
                     }
                 }
                 Next::Withdrawn { is_in_pipe: true } => return Work::InPipe { is_wanted: false },

@@ -18,6 +18,7 @@ trials! {
         better_priority_goes_before_tasks_at_hand,
         worker_that_runs_dry_takes_over_from_one_that_is_busy,
         results_of_a_stream_come_to_whoever_wants_them,
+        rapid_submissions_are_answered_though_nobody_waits,
         wait_ends_at_its_deadline_while_tasks_go_on,
         closed_pool_runs_what_is_at_hand,
         cancelled_pool_drops_what_is_at_hand,
@@ -166,6 +167,25 @@ fn results_of_a_stream_come_to_whoever_wants_them(method: StartMethod) {
             false => Err("it has not ended".to_owned()),
         });
         assert!(future.try_wait().unwrap().is_some());
+    }
+    end(pool);
+}
+
+fn rapid_submissions_are_answered_though_nobody_waits(method: StartMethod) {
+    let mut host = Host::new();
+    let (pool, _) = quick(method, 2, &mut host, 0);
+    let (tx, rx) = std::sync::mpsc::channel();
+    for count in [1, 15, 16, 17, 40, 200, 1000].repeat(5) {
+        for x in 0..count {
+            let tx = tx.clone();
+            // Some of another priority go another way.
+            let priority = i32::from(x % 50 == 49);
+            let call = double::with().priority(priority).call_later(x);
+            let future = pool.submit(call).unwrap();
+            future.on_done(move |result| tx.send(*result.as_ref().unwrap()).unwrap());
+        }
+        let told: BTreeSet<u64> = rx.iter().take(count as usize).collect();
+        assert!(told.into_iter().eq((0..count).map(|x| x * 2)));
     }
     end(pool);
 }
