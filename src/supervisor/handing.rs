@@ -14,6 +14,7 @@ use crate::slot::{Outcome, Slot};
 use crate::supervisor::context::Command;
 use crate::supervisor::lanes::{self, Ends, Handed, Lane, Put, Rings, Said};
 use crate::supervisor::pools::{Inner, PoolCore, PoolTask};
+use crate::supervisor::submitting::Lead;
 use crate::sync::Now;
 use crate::sys::CELLS;
 use crate::transport::Outgoing;
@@ -30,14 +31,9 @@ pub(super) struct Lanes {
     pub(super) are_full: bool,
     /// The lane that was looked at last.
     last: usize,
-    open: Option<Open>,
-    /// How many tasks were submitted since a thread waited, and when the lanes were last looked at by one that submits.
-    submits: u32,
-    submitted: Option<Instant>,
-    /// When threads last submitted so fast that they look at the lanes before anybody else could be told to.
-    led: Option<Instant>,
+    pub(super) lead: Lead,
     /// The worst priority of a task that was handed out ahead since all were empty.
-    worst_ahead: Option<i32>,
+    pub(super) worst_ahead: Option<i32>,
     /// A lane that does not ring for every answer is looked at then.
     look_at: Option<Instant>,
     /// When the supervisor looks anyway, and whether it does not know of that yet.
@@ -45,50 +41,9 @@ pub(super) struct Lanes {
     pub(super) is_plan_late: bool,
 }
 
-/// A lane that gets the next new tasks, as long as nothing else happens in the pool: so that not each of a million is asked
-/// where it should go.
-struct Open {
-    index: usize,
-    worker: WorkerId,
-    /// Of these tasks, and of those that it has at hand behind the first.
-    priority: i32,
-    /// So many of them.
-    left: usize,
-}
-
 impl Lanes {
-    /// Something else than a submission is about to be done.
-    pub(super) fn forget_open(&mut self) {
-        self.open = None;
-    }
-
-    /// A task is submitted; whether the lanes are to be looked at.
-    fn count_submit(&mut self) -> bool {
-        self.submits = self.submits.wrapping_add(1);
-        let is_due = self.submits.is_multiple_of(SUBMITS);
-        if is_due {
-            let now = Instant::now();
-            let before = self.submitted.replace(now);
-            self.led = before.filter(|before| now - *before < RAPID).map(|_| now);
-        }
-        is_due
-    }
-
-    /// Whether threads submit so fast that they look at the lanes before anybody else could be told to.
-    fn is_led(&self, now: Instant) -> bool {
-        self.led
-            .is_some_and(|led| now.saturating_duration_since(led) < RAPID)
-    }
-
-    /// A thread waits, and looks out for itself.
-    pub(super) fn end_lead(&mut self) {
-        self.submits = 0;
-        self.submitted = None;
-        self.led = None;
-    }
-
-    /// A lane of which half is done, of the two that were not looked at for the longest time.
-    fn half_done(&mut self) -> Option<usize> {
+    /// A lane of which half is done, of the two that are next to be looked at.
+    pub(super) fn half_done(&mut self) -> Option<usize> {
         let count = self.all.len();
         for _ in 0..count.min(2) {
             self.last = (self.last + 1) % count;
@@ -133,12 +88,17 @@ impl Lanes {
         Some((index, number))
     }
 
+    /// Places of lanes, with those that are empty.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
     pub(super) fn at(&mut self, index: usize) -> Option<&mut Lane> {
         self.all.get_mut(index)?.as_mut()
     }
 
     /// How many calls a worker should have at hand.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         match self.pace {
             Some(pace) => (AHEAD.as_nanos() / pace.as_nanos().max(1)).clamp(1, CELLS as u128) as usize,
             None => 1,
@@ -423,84 +383,6 @@ impl PoolCore {
 
     // --- what any thread does, with the pool locked; whether the supervisor has to look ---
 
-    /// Hands a new task to the lane that such tasks go to; it comes back if there is none.
-    #[inline]
-    pub(super) fn hand_on(
-        &self,
-        inner: &mut Inner,
-        rank: Rank,
-        task: PoolTask,
-        ends: &mut Ends,
-    ) -> Option<PoolTask> {
-        if inner.lanes.count_submit() {
-            return Some(task);
-        }
-        let open = inner.lanes.open.as_mut();
-        let open = open.filter(|open| open.priority == rank.priority && open.left > 0);
-        let Some(open) = open.filter(|_| lanes::fits_cell(&task.work.payload)) else {
-            return Some(task);
-        };
-        open.left -= 1;
-        let (index, worker) = (open.index, open.worker);
-        inner.state.handed_ahead(worker);
-        self.put_up(inner, index, (rank, task), &Now::default(), ends);
-        None
-    }
-
-    /// Notes where the next tasks go, if that is sure.
-    fn note_open(&self, inner: &mut Inner) {
-        let is_sure = inner.state.queued_here() == 0
-            && inner.state.hands_ahead()
-            && inner.state.idle_linked().is_none()
-            && !inner.state.wants_decision();
-        if !is_sure {
-            return;
-        }
-        let (Some(priority), Some(index)) = (inner.lanes.worst_ahead, inner.roomy_lane()) else {
-            return;
-        };
-        let depth = inner.lanes.depth();
-        if let Some(lane) = inner.lanes.at(index)
-            && lane.first().is_some()
-        {
-            let (worker, left) = (lane.worker, lane.room().min(depth.saturating_sub(lane.len())));
-            inner.lanes.open = Some(Open {
-                index,
-                worker,
-                priority,
-                left: left.min(inner.state.room_of(worker)),
-            });
-        }
-    }
-
-    /// A task was queued.
-    pub(super) fn feed_new(&self, inner: &mut Inner, priority: i32, ends: &mut Ends) -> bool {
-        inner.lanes.open = None;
-        let rings = self.place_new(inner, priority, ends);
-        self.note_open(inner);
-        rings
-    }
-
-    fn place_new(&self, inner: &mut Inner, priority: i32, ends: &mut Ends) -> bool {
-        let mut rings = false;
-        if inner.lanes.worst_ahead.is_some_and(|worst| priority < worst) {
-            // It must not wait behind these.
-            let now = Instant::now();
-            for index in 0..inner.lanes.all.len() {
-                self.withdraw_behind(inner, index, 1, now, ends);
-            }
-            inner.lanes.worst_ahead = None;
-        } else if inner.lanes.submits.is_multiple_of(SUBMITS)
-            && let Some(index) = inner.lanes.half_done()
-        {
-            rings = self.take_in(inner, index, Instant::now(), ends);
-        }
-        if inner.lanes.are_full && inner.state.idle_linked().is_none() {
-            return rings;
-        }
-        self.feed(inner, ends) || rings
-    }
-
     /// Hands out what waits, as far as workers can take it.
     pub(super) fn feed(&self, inner: &mut Inner, ends: &mut Ends) -> bool {
         self.go_on(inner, Vec::new(), ends)
@@ -583,7 +465,7 @@ impl PoolCore {
     }
 
     /// Puts up what was handed out; false: it cannot be.
-    fn put_up(
+    pub(super) fn put_up(
         &self,
         inner: &mut Inner,
         index: usize,
@@ -604,7 +486,7 @@ impl PoolCore {
             // A supervisor that is gone ends all that is left.
             Put::Partly => _ = self.context.send(Command::Calls(id)),
             Put::Refused(slot, cause) => {
-                inner.lanes.open = None;
+                inner.lanes.lead.forget_open();
                 inner.state.unhand(id, 1, 0, now.get());
                 let error = Error::new(slot.name.to_string(), cause);
                 ends.push((slot, Outcome::Failed(error)));
@@ -653,7 +535,7 @@ impl PoolCore {
             true => inner.state.queued_here().min(inner.state.room_of(worker)),
             false => 0,
         };
-        let (depth, is_led) = (inner.lanes.depth(), inner.lanes.is_led(now));
+        let (depth, is_led) = (inner.lanes.depth(), inner.lanes.lead.is_on(now));
         let Some(lane) = inner.lanes.at(index) else {
             return true;
         };
@@ -681,7 +563,14 @@ impl PoolCore {
     }
 
     /// Puts what a worker has not begun back where it was, but for its first `keep` calls.
-    fn withdraw_behind(&self, inner: &mut Inner, index: usize, keep: usize, now: Instant, ends: &mut Ends) {
+    pub(super) fn withdraw_behind(
+        &self,
+        inner: &mut Inner,
+        index: usize,
+        keep: usize,
+        now: Instant,
+        ends: &mut Ends,
+    ) {
         let Some(lane) = inner.lanes.at(index) else {
             return;
         };
@@ -721,7 +610,7 @@ impl Inner {
     }
 
     /// A lane that should have more at hand.
-    fn roomy_lane(&mut self) -> Option<usize> {
+    pub(super) fn roomy_lane(&mut self) -> Option<usize> {
         if self.lanes.are_full {
             return None;
         }
@@ -753,9 +642,3 @@ const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// So often in a row a thread goes on with the lock, if workers are as fast as it is.
 const MOST_ROUNDS: usize = 64;
-
-/// A thread that submits looks at the lanes so often.
-const SUBMITS: u32 = 16;
-
-/// If that many are submitted within this time, they are rapid.
-const RAPID: Duration = Duration::from_micros(100);

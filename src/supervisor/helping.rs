@@ -70,7 +70,7 @@ impl Queue for PoolCore {
                 true => self.take_in(&mut inner, index, Instant::now(), &mut ends),
                 false => false,
             };
-            inner.lanes.end_lead();
+            inner.lanes.lead.end();
             let mut attended = None;
             if stay != Stay::Look
                 && inner.lanes.of(slot) == Some((index, number))

@@ -6,7 +6,8 @@
 //! - `ready_workers`: the part of it that deals with workers which are made before their calls.
 //! - `servers`: the part of it that deals with fork servers.
 //! - `pool_state`: what a pool decides, pure as `state`, and `waiting`, its queue; `pools`: that as callers and the
-//!   supervisor share it; `lanes`: its workers that get tasks from any thread; `handing` and `helping`: what those threads do.
+//!   supervisor share it; `lanes`: its workers that get tasks from any thread; `handing`, `submitting` and
+//!   `helping`: what those threads do.
 //! - `pool_workers`: the part of the event loop that deals with the workers of pools.
 //! - `context`: how the other threads reach it, one for each process, also after a fork.
 //! - `relay`: passes the workers' stderr on, on a thread of its own, since that may block.
@@ -22,6 +23,7 @@ mod pool_state;
 mod lanes;
 mod handing;
 mod helping;
+mod submitting;
 mod pools;
 mod pool_workers;
 mod relay;

@@ -216,7 +216,7 @@ impl PoolCore {
     /// For everything but a new task: what is known of where that would go does not hold any more.
     pub(super) fn locked(&self) -> MutexGuard<'_, Inner> {
         let mut inner = lock(&self.inner);
-        inner.lanes.forget_open();
+        inner.lanes.lead.forget_open();
         inner
     }
 
