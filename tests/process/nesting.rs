@@ -178,6 +178,8 @@ fn nested_detached_task_keeps_no_descriptor_of_its_parents_future(method: StartM
     other_host.arrival();
     assert_eq!(other.wait().unwrap_err().exit_code(), Some(3));
     host.release(1);
+    // It has said that it is there, and perhaps not opened the pipe yet that tells it to go on.
+    host.wait_until_left();
 }
 
 fn detached_task_of_a_killed_parent_ends_with_it(method: StartMethod) {
