@@ -133,19 +133,15 @@ impl<T> std::ops::Deref for Slice<T> {
     }
 }
 
-/// Appends a result. Bytes stand before their length, not behind it: so they can stay where they are.
+/// Appends a result. Bytes are written as they are: where a result ends is known without them.
 #[inline]
 pub(crate) fn encode_output<T: Serialize>(value: T, output: &mut Vec<u8>) -> Result<(), String> {
     match sys::known_as::<T, Vec<u8>>(value) {
         Ok(bytes) => {
-            let len = bytes.len() as u64;
             match output.is_empty() && bytes.len() >= WORTH_KEEPING {
                 true => *output = bytes,
                 false => output.extend_from_slice(&bytes),
             }
-            // Not more than that: a large vector that grows moves.
-            output.reserve_exact(LENGTH);
-            output.extend_from_slice(&len.to_le_bytes());
             Ok(())
         }
         Err(value) => wire::encode_into(&value, output),
@@ -158,7 +154,6 @@ pub(crate) fn decode_output<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Stri
     if !sys::is_same::<T, Vec<u8>>() {
         return wire::decode(bytes);
     }
-    let bytes = &bytes[..check_length(bytes)?];
     let mut own = Vec::with_capacity(bytes.len());
     sys::prefer_large_pages(&mut own);
     own.extend_from_slice(bytes);
@@ -172,19 +167,8 @@ pub(crate) fn decode_last_output<T: DeserializeOwned>(payload: Payload) -> Resul
         payload => return decode_output(&payload),
     };
     match Arc::try_unwrap(bytes) {
-        Ok(mut bytes) => {
-            bytes.truncate(check_length(&bytes)?);
-            sys::into_same(bytes).ok_or_else(|| unreachable!("the types are the same"))
-        }
+        Ok(bytes) => sys::into_same(bytes).ok_or_else(|| unreachable!("the types are the same")),
         Err(bytes) => decode_output(&bytes),
-    }
-}
-
-/// How many bytes stand before their length.
-fn check_length(bytes: &[u8]) -> Result<usize, String> {
-    match bytes.split_last_chunk::<LENGTH>() {
-        Some((bytes, len)) if bytes.len() as u64 == u64::from_le_bytes(*len) => Ok(bytes.len()),
-        _ => Err("the bytes are cut off".to_owned()),
     }
 }
 
@@ -208,7 +192,7 @@ fn decode_next<T: DeserializeOwned>(input: &mut &[u8]) -> Result<T, String> {
     let bytes = match decode_bytes(input)? {
         Found::Here(bytes) => bytes,
         Found::Attached(shared) => {
-            let mut bytes = buffers::take(shared.len(), LENGTH);
+            let mut bytes = buffers::take(shared.len());
             bytes.extend_from_slice(&shared);
             bytes
         }

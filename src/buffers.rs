@@ -27,9 +27,8 @@ static BUFFERS: Mutex<Buffers> = Mutex::new(Buffers {
 /// There is a buffer, or one was taken since. Most workers never look further.
 static IS_IN_USE: AtomicBool = AtomicBool::new(false);
 
-/// An empty vector with room for `len` bytes, and `more` that may follow.
-pub(crate) fn take(len: usize, more: usize) -> Vec<u8> {
-    let room = len.saturating_add(more);
+/// An empty vector with room for so many bytes.
+pub(crate) fn take(room: usize) -> Vec<u8> {
     IS_IN_USE.store(true, Ordering::Relaxed);
     let kept = {
         let mut buffers = lock(&BUFFERS);

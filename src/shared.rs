@@ -494,12 +494,10 @@ pub(crate) fn take_emptied(attached: &[SharedBytes], len: usize) -> Option<Vec<u
         let mut emptied = bytes.0.emptied.try_lock().ok()?;
         let fits = |emptied: &mut Emptied| {
             let room = emptied.0.capacity();
-            // What follows the bytes of a result may be too long for it by a little, which costs nothing.
-            room + FEW >= len && room / 2 <= len
+            // Whoever gets the result keeps all of the room.
+            room >= len && room - room / 8 <= len
         };
-        let mut bytes = emptied.take_if(fits)?.into_bytes();
-        bytes.clear();
-        bytes.try_reserve_exact(len).is_ok().then_some(bytes)
+        emptied.take_if(fits).map(Emptied::into_bytes)
     })
 }
 
@@ -680,7 +678,6 @@ const MOST_SPARES: usize = 8;
 
 /// All memory together that awaits results.
 const MOST_EMPTIED: usize = 128 << 20;
-const FEW: usize = 64;
 
 #[cfg(test)]
 #[path = "shared_tests.rs"]

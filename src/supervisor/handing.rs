@@ -485,7 +485,8 @@ impl PoolCore {
             Put::Up => {}
             // A supervisor that is gone ends all that is left.
             Put::Partly => _ = self.context.send(Command::Calls(id)),
-            Put::Refused(slot, cause) => {
+            Put::Refused(PoolTask { slot, work, .. }, cause) => {
+                ends.drop_later(work.payload);
                 inner.lanes.lead.forget_open();
                 inner.state.unhand(id, 1, 0, now.get());
                 let error = Error::new(slot.name.to_string(), cause);

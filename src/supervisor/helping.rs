@@ -13,14 +13,15 @@ use crate::supervisor::pools::PoolCore;
 impl Queue for PoolCore {
     fn take_back(&self, slot: &Slot, rank: Rank) -> bool {
         let mut inner = self.locked();
-        let mut is_there = inner.state.remove(rank).is_some();
-        if !is_there
+        // Dropped when the pool is not locked any more, as its arguments may be large.
+        let mut task = inner.state.remove(rank);
+        if task.is_none()
             && let Some((index, number)) = inner.lanes.of(slot)
             && let Some(lane) = inner.lanes.at(index)
-            && lane.withdraw(number).is_some()
+            && let Some(handed) = lane.withdraw(number)
         {
             let id = lane.worker;
-            is_there = true;
+            task = Some(handed.task);
             inner.lanes.are_full = false;
             inner.state.unhand(id, 1, 0, Instant::now());
         }
@@ -33,7 +34,7 @@ impl Queue for PoolCore {
         if wants_decision {
             self.ring();
         }
-        is_there
+        task.is_some()
     }
 
     fn cancel(&self, slot: &Slot) {

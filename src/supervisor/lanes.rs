@@ -93,6 +93,8 @@ pub(super) struct Ends {
     /// Workers that sleep over calls: whoever is woken may take the place of the thread that wakes it, which had better
     /// not hold the lock.
     pub(super) bells: Vec<Arc<Shared>>,
+    /// Arguments that nobody needs any more: to give large ones back takes the system as long as to copy them.
+    pub(super) arguments: Vec<Payload>,
 }
 
 impl Ends {
@@ -102,6 +104,13 @@ impl Ends {
 
     pub(super) fn push(&mut self, end: (Arc<Slot>, Outcome)) {
         self.tasks.push(end);
+    }
+
+    /// A task does not need its arguments any more, which are dropped when the pool is not locked.
+    pub(super) fn drop_later(&mut self, arguments: Payload) {
+        if !matches!(arguments, Payload::Short { .. }) {
+            self.arguments.push(arguments);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -126,7 +135,7 @@ pub(super) enum Put {
     /// The pipe is full: the supervisor has to write the rest.
     Partly,
     /// It cannot be said in our language.
-    Refused(Arc<Slot>, Cause),
+    Refused(PoolTask, Cause),
 }
 
 impl Lane {
@@ -199,7 +208,7 @@ impl Lane {
         if (in_cell.is_none() || self.is_pending || self.is_closed)
             && let Err(cause) = self.write_call(&task, limit, in_cell.is_some(), (key, known))
         {
-            return Put::Refused(task.slot, cause);
+            return Put::Refused(task, cause);
         }
         let is_written = !self.is_pending;
         let number = self.posted;
@@ -285,9 +294,9 @@ impl Lane {
                 Seen::Answered { is_err, payload } => {
                     let handed = self.at_hand.pop_front().flatten();
                     self.let_go(handed.as_ref());
-                    ends.tasks.extend(handed.map(|handed| {
-                        handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms)
-                    }));
+                    if let Some(handed) = handed {
+                        handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms, ends);
+                    }
                 }
                 Seen::Elsewhere => {
                     let Some(said) = self.said.take() else {
@@ -295,8 +304,9 @@ impl Lane {
                     };
                     let handed = self.at_hand.pop_front().flatten();
                     self.let_go(handed.as_ref());
-                    ends.tasks
-                        .extend(handed.map(|handed| handed.answered(said, self.pid, &self.terms)));
+                    if let Some(handed) = handed {
+                        handed.answered(said, self.pid, &self.terms, ends);
+                    }
                 }
                 // What was taken back is known here: a worker cannot say that of a task.
                 Seen::Withdrawn { is_passed: true } if matches!(self.at_hand.front(), Some(None)) => {
@@ -531,18 +541,17 @@ impl Lane {
             match self.shared.board.look(number) {
                 Seen::Waiting => back.push(handed),
                 Seen::Answered { is_err, payload } => {
-                    ends.push(handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms));
+                    handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms, ends);
                 }
                 _ => {
-                    let name = handed.task.slot.name.to_string();
-                    let end = match self.said.take() {
-                        Some(said) => handed.answered(said, self.pid, &self.terms),
-                        None => (
-                            Arc::clone(&handed.task.slot),
-                            Outcome::Failed(error.clone().with_task(name)),
-                        ),
-                    };
-                    ends.push(end);
+                    if let Some(said) = self.said.take() {
+                        handed.answered(said, self.pid, &self.terms, ends);
+                    } else {
+                        let PoolTask { slot, work, .. } = handed.task;
+                        ends.drop_later(work.payload);
+                        let error = error.clone().with_task(slot.name.to_string());
+                        ends.push((slot, Outcome::Failed(error)));
+                    }
                 }
             }
             number = number.wrapping_add(1);
@@ -572,9 +581,10 @@ impl Lane {
 }
 
 impl Handed {
-    fn answered(self, said: Said, pid: u32, of_pool: &Terms) -> (Arc<Slot>, Outcome) {
+    fn answered(self, said: Said, pid: u32, of_pool: &Terms, ends: &mut Ends) {
         let max_result = self.task.terms(of_pool).max_result;
-        let slot = self.task.slot;
+        let PoolTask { slot, work, .. } = self.task;
+        ends.drop_later(work.payload);
         let failed = |cause| Error::new(slot.name.to_string(), cause);
         let outcome = match said {
             Said::Returned { payload, .. } if payload.len() as u64 > max_result => {
@@ -585,7 +595,7 @@ impl Handed {
             Said::Returned { payload, is_err } => Outcome::Returned { payload, is_err },
             Said::Failed(cause, stderr) => Outcome::Failed(failed(cause).with_worker(Some(pid), stderr)),
         };
-        (slot, outcome)
+        ends.push((slot, outcome));
     }
 }
 

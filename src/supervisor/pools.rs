@@ -392,6 +392,8 @@ impl PoolCore {
         for lane in ends.bells {
             lane.ring_worker();
         }
+        // Before anybody is told: the next call may use the memory of these.
+        drop(ends.arguments);
         for (slot, outcome) in ends.tasks {
             slot.end(outcome);
         }

@@ -83,6 +83,9 @@ impl PoolCore {
         };
         open.left -= 1;
         let (index, worker) = (open.index, open.worker);
+        if inner.lanes.at(index).is_none_or(|lane| lane.worker != worker) {
+            return Some(task);
+        }
         inner.state.handed_ahead(worker);
         self.put_up(inner, index, (rank, task), &Now::default(), ends);
         None

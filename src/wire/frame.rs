@@ -178,7 +178,9 @@ impl Assembler {
 
     /// Memory for it; nothing of what is in there is looked at.
     pub(crate) fn take_room(&mut self, mut room: Vec<u8>) {
-        if let State::Payload { bytes, .. } = &mut self.state {
+        if let State::Payload { bytes, len, .. } = &mut self.state
+            && room.capacity() >= *len
+        {
             room.clear();
             room.extend_from_slice(bytes);
             *bytes = room;
