@@ -51,7 +51,9 @@ impl EventLoop {
                     Some(pool) => pool.with_calls(id, take).flatten(),
                     None => lines.calls.as_ref().and_then(take),
                 };
-                room.into_iter().for_each(|room| lines.replies.take_room(room));
+                if let Some(room) = room {
+                    lines.replies.take_room(room);
+                }
             }
             // Whose answer is too long is found out when it is known whose it is. Every task whose answer was read had been
             // handed over before that.
