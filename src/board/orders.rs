@@ -1,7 +1,7 @@
 //! Every order in which two sides can come to it: `RUSTFLAGS='--cfg inparallel_loom' cargo test -p inparallel --lib board`.
 
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 use super::*;
 use crate::sys::Board;
@@ -17,25 +17,28 @@ fn board() -> Arc<Box<Board>> {
     Arc::new(Board::unshared())
 }
 
+/// The worker's side.
+fn worker<R: 'static>(board: &Arc<Box<Board>>, run: impl FnOnce(&Board) -> R + 'static) -> JoinHandle<R> {
+    let board = Arc::clone(board);
+    thread::spawn(move || run(&board))
+}
+
 #[test]
 fn a_call_begins_or_is_taken_back() {
     loom::model(|| {
         let board = board();
         board.post(0, POSTED, &[5]);
-        let worker = {
-            let board = Arc::clone(&board);
-            thread::spawn(move || {
-                let mut arguments = Vec::new();
-                let begun = matches!(board.begin(0, &mut arguments), Next::Call(_));
-                if begun {
-                    assert_eq!(arguments, [5]);
-                    board.answer(0, Some((false, &[6])));
-                } else {
-                    board.pass(0);
-                }
-                begun
-            })
-        };
+        let worker = worker(&board, |board| {
+            let mut arguments = Vec::new();
+            let begun = matches!(board.begin(0, &mut arguments), Next::Call(_));
+            if begun {
+                assert_eq!(arguments, [5]);
+                board.answer(0, Some((false, &[6])));
+            } else {
+                board.pass(0);
+            }
+            begun
+        });
         let is_back = board.withdraw(0);
         if let Seen::Answered { payload, .. } = board.look(0) {
             assert_eq!(*payload, [6]);
@@ -49,10 +52,7 @@ fn a_call_begins_or_is_taken_back() {
 fn no_worker_sleeps_over_a_call() {
     loom::model(|| {
         let board = board();
-        let worker = {
-            let board = Arc::clone(&board);
-            thread::spawn(move || board.fall_asleep(0, false) == Asleep::Yes)
-        };
+        let worker = worker(&board, |board| board.fall_asleep(0, false) == Asleep::Yes);
         let rings = board.post(0, POSTED, &[]);
         let sleeps = worker.join().unwrap();
         assert!(!sleeps || rings, "it sleeps, and nobody rings");
@@ -64,13 +64,10 @@ fn no_answer_lies_unnoticed() {
     loom::model(|| {
         let board = board();
         board.post(0, POSTED, &[]);
-        let worker = {
-            let board = Arc::clone(&board);
-            thread::spawn(move || {
-                board.begin(0, &mut Vec::new());
-                board.answer(0, Some((false, &[])))
-            })
-        };
+        let worker = worker(&board, |board| {
+            board.begin(0, &mut Vec::new());
+            board.answer(0, Some((false, &[])))
+        });
         // The supervisor and a thread that is about to sleep.
         let will_ring = board.ring_after(Some(0), u32::MAX);
         let will_wake = board.wake_after(0);
@@ -91,14 +88,11 @@ fn no_answer_lies_unnoticed_while_its_worker_sleeps() {
     loom::model(|| {
         let board = board();
         board.post(0, POSTED, &[]);
-        let worker = {
-            let board = Arc::clone(&board);
-            thread::spawn(move || {
-                board.begin(0, &mut Vec::new());
-                let rings = board.answer(0, Some((false, &[]))).ring;
-                rings || board.fall_asleep(1, false) == Asleep::RingsBefore
-            })
-        };
+        let worker = worker(&board, |board| {
+            board.begin(0, &mut Vec::new());
+            let rings = board.answer(0, Some((false, &[]))).ring;
+            rings || board.fall_asleep(1, false) == Asleep::RingsBefore
+        });
         // There may be another call soon.
         let will_ring = board.ring_after(Some(1), u32::MAX);
         let has_rung = worker.join().unwrap();
@@ -115,21 +109,18 @@ fn a_cell_is_used_again_only_when_it_is_free() {
         let board = board();
         board.post(0, POSTED, &[1]);
         board.post(1, POSTED, &[2]);
-        let worker = {
-            let board = Arc::clone(&board);
-            thread::spawn(move || {
-                let mut arguments = Vec::new();
-                for number in 0..2 {
-                    board.begin(number, &mut arguments);
-                    board.answer(number, Some((false, &arguments)));
-                }
-                // The third call has the first one's cell.
-                match board.begin(2, &mut arguments) {
-                    Next::Call(_) => assert_eq!(arguments, [3]),
-                    other => assert_eq!(other, Next::Nothing),
-                }
-            })
-        };
+        let worker = worker(&board, |board| {
+            let mut arguments = Vec::new();
+            for number in 0..2 {
+                board.begin(number, &mut arguments);
+                board.answer(number, Some((false, &arguments)));
+            }
+            // The third call has the first one's cell.
+            match board.begin(2, &mut arguments) {
+                Next::Call(_) => assert_eq!(arguments, [3]),
+                other => assert_eq!(other, Next::Nothing),
+            }
+        });
         if let Seen::Answered { payload, .. } = board.look(0) {
             assert_eq!(*payload, [1]);
             board.post(2, POSTED, &[3]);
