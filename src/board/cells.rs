@@ -263,9 +263,6 @@ impl Cell {
 
     fn read(&self) -> Payload {
         let len = self.len();
-        if len <= 8 {
-            return Payload::from(&self.words[0].load(Relaxed).to_le_bytes()[..len]);
-        }
         let mut bytes = [0; CELL_BYTES];
         for (word, eight) in self
             .words
