@@ -290,29 +290,17 @@ impl Lane {
     pub(super) fn take_answers(&mut self, ends: &mut Ends) -> usize {
         let before = ends.len();
         while self.taken != self.posted {
-            match self.shared.board.look(self.taken) {
-                Seen::Answered { is_err, payload } => {
-                    let handed = self.at_hand.pop_front().flatten();
-                    self.let_go(handed.as_ref());
-                    if let Some(handed) = handed {
-                        handed.answered(Said::Returned { payload, is_err }, self.pid, &self.terms, ends);
-                    }
-                }
-                Seen::Elsewhere => {
-                    let Some(said) = self.said.take() else {
-                        break;
-                    };
-                    let handed = self.at_hand.pop_front().flatten();
-                    self.let_go(handed.as_ref());
-                    if let Some(handed) = handed {
-                        handed.answered(said, self.pid, &self.terms, ends);
-                    }
-                }
+            let said = match self.shared.board.look(self.taken) {
+                Seen::Answered { is_err, payload } => Some(Said::Returned { payload, is_err }),
+                Seen::Elsewhere if self.said.is_some() => self.said.take(),
                 // What was taken back is known here: a worker cannot say that of a task.
-                Seen::Withdrawn { is_passed: true } if matches!(self.at_hand.front(), Some(None)) => {
-                    self.at_hand.pop_front();
-                }
-                Seen::Withdrawn { .. } | Seen::Waiting | Seen::Begun => break,
+                Seen::Withdrawn { is_passed: true } if matches!(self.at_hand.front(), Some(None)) => None,
+                Seen::Elsewhere | Seen::Withdrawn { .. } | Seen::Waiting | Seen::Begun => break,
+            };
+            let handed = self.at_hand.pop_front().flatten();
+            self.let_go(handed.as_ref());
+            if let (Some(handed), Some(said)) = (handed, said) {
+                handed.answered(said, self.pid, &self.terms, ends);
             }
             self.taken = self.taken.wrapping_add(1);
         }

@@ -220,10 +220,6 @@ impl PoolCore {
         inner
     }
 
-    fn terms_of<'a>(&'a self, task: &'a PoolTask) -> &'a Terms {
-        task.terms(&self.terms)
-    }
-
     // --- what callers do ---
 
     /// Queues a new task, or says why not.
@@ -235,15 +231,14 @@ impl PoolCore {
         patience: Patience,
     ) -> Result<(), NotTaken> {
         let mut inner = self.let_in(patience)?;
-        let priority = terms.as_ref().unwrap_or(&self.terms).priority;
-        let rank = inner.state.next_rank(priority);
-        // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
-        let is_cancelled = self.count(slot, Place::Pool(rank));
         let task = PoolTask {
             slot: Arc::clone(slot),
             work,
             terms,
         };
+        let rank = inner.state.next_rank(task.terms(&self.terms).priority);
+        // With the pool locked: one that is cancelled already is never queued, and one that is later is found there.
+        let is_cancelled = self.count(slot, Place::Pool(rank));
         let mut ends = Ends::new();
         let rings = match is_cancelled {
             true => {
@@ -285,7 +280,7 @@ impl PoolCore {
             terms,
         };
         let mut ends = Ends::new();
-        let rank = inner.state.next_rank(self.terms_of(&task).priority);
+        let rank = inner.state.next_rank(task.terms(&self.terms).priority);
         let rings = match (task.slot.set_place(Place::Pool(rank)), when) {
             (true, _) => {
                 ends.push((task.slot, Outcome::cancelled(slot)));
@@ -360,7 +355,7 @@ impl PoolCore {
         (inner, is_late)
     }
 
-    /// Has the task counted until it has ended; whether it was cancelled before.
+    /// Has the task counted until it has ended; whether it was cancelled before, or has ended.
     fn count(self: &Arc<Self>, slot: &Slot, place: Place) -> bool {
         let entered = slot.enter(Arc::clone(self) as Arc<dyn Queue>, place);
         if entered.is_none() {
