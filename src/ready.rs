@@ -17,7 +17,18 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn push(&self, key: u64) {
+        self.put(key);
+        self.tell();
+    }
+
+    /// Only gives the key its place: [`tell`](Ready::tell) follows. Runs no foreign code, so that a caller may hold its own
+    /// locks.
+    pub(crate) fn put(&self, key: u64) {
         lock(&self.keys).push_back(key);
+    }
+
+    /// Wakes those who wait for keys.
+    pub(crate) fn tell(&self) {
         self.changed.notify_all();
         self.wake();
     }

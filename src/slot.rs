@@ -454,6 +454,8 @@ impl Slot {
         if mailbox.is_some() {
             inner.rare().mailbox = mailbox;
         }
+        // Before anybody can see the outcome: what they have end next comes after it.
+        watchers.iter().for_each(|(ready, key)| ready.put(*key));
         drop(inner);
         // Before what it held counts as gone: who waits until all is quiet waits for its callbacks too.
         if let Some(outcome) = for_callbacks {
@@ -469,9 +471,7 @@ impl Slot {
         for waker in wakers.into_iter().flatten() {
             contain(|| waker.wake());
         }
-        for (ready, key) in watchers {
-            ready.push(key);
-        }
+        watchers.iter().for_each(|(ready, _)| ready.tell());
     }
 
     /// The outcome is there. Whoever comes to sleep from here on has looked before.
@@ -752,3 +752,7 @@ fn interned(name: Name) -> &'static Name {
     LAST.set(Some(name));
     name
 }
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;
