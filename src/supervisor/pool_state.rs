@@ -170,6 +170,16 @@ impl<T> PoolState<T> {
         self.queue.push(rank, task);
     }
 
+    /// Queues tasks that were to be queued by now.
+    pub(crate) fn end_rests(&mut self, now: Instant) {
+        while let Some(entry) = self.resting.first_entry()
+            && entry.key().0 <= now
+        {
+            let ((_, rank), task) = entry.remove_entry();
+            self.queue.push(rank, task);
+        }
+    }
+
     /// Queues a task later.
     pub(crate) fn push_later(&mut self, when: Instant, rank: Rank, task: T) {
         self.resting.insert((when, rank), task);
@@ -508,12 +518,7 @@ impl<T> PoolState<T> {
         if !self.runs_queue() {
             actions.extend(self.drain().map(PoolAction::Cancel));
         }
-        while let Some(entry) = self.resting.first_entry()
-            && entry.key().0 <= now
-        {
-            let ((_, rank), task) = entry.remove_entry();
-            self.queue.push(rank, task);
-        }
+        self.end_rests(now);
         if self.closing == Some(Shutdown::Kill) {
             self.kill_all(&mut actions);
         }

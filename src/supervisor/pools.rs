@@ -531,6 +531,8 @@ impl PoolCore {
         let waiting = inner.state.waiting();
         let first = happened(&mut inner);
         let mut ends = Ends::new();
+        // Before tasks are handed to workers: these are among them.
+        inner.state.end_rests(now);
         let overdue = self.tend(&mut inner, now, &mut ends);
         let mut actions = inner.state.decide(now, || WorkerId(ids::next_number()));
         for action in &actions {

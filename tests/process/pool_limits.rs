@@ -377,7 +377,10 @@ fn attempts(method: StartMethod, options: &Options, ways: &[Way]) -> Attempted {
             true => pool.submit(call).unwrap(),
             false => call.with(Options::new().start(method)).start(),
         };
-        let result = match future.wait_timeout(LONG) {
+        let begun = Instant::now();
+        let result = future.wait_timeout(LONG);
+        assert!(begun.elapsed() < LONG, "nobody told of the end");
+        let result = match result {
             Ok(value) => Ok(value.unwrap()),
             Err(error) => {
                 assert_eq!(error.attempt(), future.attempt());
