@@ -1,8 +1,10 @@
 //! Names and numbers of tasks and workers; every layer may use them.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,35 @@ impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task-{}", self.0)
     }
+}
+
+/// One for all tasks of this name, for as long as the process lives: there are as many as the program has functions.
+pub(crate) fn interned(name: Name) -> &'static Name {
+    thread_local! {
+        static LAST: Cell<Option<&'static Name>> = const { Cell::new(None) };
+    }
+    static NAMES: Mutex<BTreeSet<&'static Name>> = Mutex::new(BTreeSet::new());
+    let is_it = |last: &&'static Name| {
+        std::ptr::eq(last.module, name.module) && std::ptr::eq(last.function, name.function)
+    };
+    if let Some(last) = LAST.get().filter(is_it) {
+        return last;
+    }
+    let leak = || -> &'static Name { Box::leak(Box::new(name)) };
+    // In a fork a thread that does not exist there may hold the lock: one more does no harm.
+    let name = match NAMES.try_lock() {
+        Err(_) => leak(),
+        Ok(mut names) => match names.get(&name) {
+            Some(name) => name,
+            None => {
+                let name = leak();
+                names.insert(name);
+                name
+            }
+        },
+    };
+    LAST.set(Some(name));
+    name
 }
 
 /// A number that no task and no worker of this process has had.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limiter::Limiter;
-use crate::sync::lock;
+use crate::sync::{BUSY_TOO_LONG, LONGEST_SPIN, lock};
 use crate::sys::FORK_SERVER_IS_DEFAULT;
 
 /// How the worker for a task is made.
@@ -204,6 +204,7 @@ pub struct Options {
     retry_on: Vec<ErrorKind>,
     retry_errors: bool,
     backoff: Option<Duration>,
+    spin: Option<Duration>,
     pub(crate) limit: Option<Limiter>,
     pub(crate) pool: Option<&'static PoolSpec>,
 }
@@ -295,6 +296,7 @@ impl Options {
             retry_on: Vec::new(),
             retry_errors: false,
             backoff: None,
+            spin: None,
             limit: None,
             pool: None,
         }
@@ -385,6 +387,18 @@ impl Options {
         self
     }
 
+    /// How long a thread that waits for the result of a task of [`ForkServer`](StartMethod::ForkServer) may look out for it
+    /// before it sleeps: waking up takes longer than many a task. It gives way to whoever wants its core meanwhile. Default,
+    /// and at most: 50 µs. Zero: it sleeps at once, and no worker that is ready is woken before the call is made, to look out
+    /// for it as long. In a pool, [`PoolBuilder::spin`](crate::PoolBuilder::spin) says it.
+    ///
+    /// It is left out where the process may use one core only, and after it was in vain, the more often the longer that
+    /// lasts.
+    pub fn spin(mut self, limit: Duration) -> Self {
+        self.spin = Some(limit);
+        self
+    }
+
     /// A task starts when it has a permit of this limiter, and gives it back when it has ended, in whatever way. While it
     /// waits it has no worker; only with `Fork` and `Inline`, which start in the calling thread, the call itself waits.
     pub fn limit(mut self, limiter: &Limiter) -> Self {
@@ -424,6 +438,7 @@ impl Options {
             retry_on: [self.retry_on, other.retry_on].concat(),
             retry_errors: self.retry_errors || other.retry_errors,
             backoff: self.backoff.or(other.backoff),
+            spin: self.spin.or(other.spin),
             limit: self.limit.or(other.limit),
             pool: self.pool.or(other.pool),
         }
@@ -445,6 +460,7 @@ impl Options {
             retry_on,
             retry_errors: false,
             backoff: None,
+            spin: None,
             limit: None,
             pool: None,
         } = self
@@ -482,6 +498,10 @@ impl Options {
 
     pub(crate) fn stderr_or_default(&self) -> Stderr {
         self.stderr.unwrap_or_default()
+    }
+
+    pub(crate) fn spin_or_default(&self) -> Duration {
+        self.spin.unwrap_or(LONGEST_SPIN)
     }
 
     pub(crate) fn max_result_or_default(&self) -> u64 {
@@ -543,6 +563,11 @@ impl Options {
                 format!("{:?}", self.backoff.unwrap_or_default()),
                 "it is beyond the clock's range; give some seconds",
             )),
+            _ if self.spin_or_default() > LONGEST_SPIN => Err(Error::invalid(
+                "spin",
+                format!("{:?}", self.spin_or_default()),
+                BUSY_TOO_LONG,
+            )),
             _ if now.checked_add(self.grace_or_default()).is_none() => {
                 let grace = format!("{:?}", self.grace_or_default());
                 Err(Error::invalid(
@@ -571,6 +596,7 @@ pub(crate) struct Portable {
     retry_on: Vec<ErrorKind>,
     retry_errors: bool,
     backoff: Option<Duration>,
+    spin: Option<Duration>,
     /// Name, workers, daemon.
     pool: Option<(String, Option<usize>, bool)>,
 }
@@ -594,6 +620,7 @@ impl Options {
             retry_on: self.retry_on.clone(),
             retry_errors: self.retry_errors,
             backoff: self.backoff,
+            spin: self.spin,
             pool: self
                 .pool
                 .map(|pool| (pool.name.to_owned(), pool.workers, pool.daemon)),
@@ -616,6 +643,7 @@ impl From<Portable> for Options {
             retry_on: portable.retry_on,
             retry_errors: portable.retry_errors,
             backoff: portable.backoff,
+            spin: portable.spin,
             limit: None,
             pool: portable
                 .pool

@@ -34,6 +34,7 @@ macro_rules! __task_options {
             retry_on(kind: $crate::ErrorKind);
             retry_errors();
             backoff(pause: ::core::time::Duration);
+            spin(limit: ::core::time::Duration);
             limit(limiter: &$crate::Limiter);
         }
     };

@@ -21,8 +21,8 @@ impl Ready {
         self.tell();
     }
 
-    /// Only gives the key its place: [`tell`](Ready::tell) follows. Runs no foreign code, so that a caller may hold its own
-    /// locks.
+    /// Only gives the key its place: [`tell`](Ready::tell) follows. Runs no foreign code, and takes no other lock within its
+    /// own, so that a slot may be locked around it.
     pub(crate) fn put(&self, key: u64) {
         lock(&self.keys).push_back(key);
     }

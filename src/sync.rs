@@ -39,10 +39,6 @@ pub(crate) fn contain(run: impl FnOnce()) {
 }
 
 /// Looks again and again, for no longer than `limit`; whether it came to be so.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it is short, and who looks in vain sleeps"
-)]
 fn spin(limit: Duration, is_so: impl Fn() -> bool) -> bool {
     let mut began = None;
     loop {
@@ -58,8 +54,14 @@ fn spin(limit: Duration, is_so: impl Fn() -> bool) -> bool {
             return false;
         }
         // Whoever is waited for may wait for this core.
-        std::thread::yield_now();
+        give_way();
     }
+}
+
+/// Lets those run who wait for this core.
+#[expect(clippy::disallowed_methods, reason = "nothing depends on what it does")]
+pub(crate) fn give_way() {
+    std::thread::yield_now();
 }
 
 /// The time, from when it is first asked for: looking at the clock costs as much as many of the steps that may need it.
@@ -100,14 +102,25 @@ pub(crate) struct Spin {
     limit: Duration,
     /// How often in a row it was in vain, and how often it is left out because of that.
     misses: AtomicU32,
+    most_misses: u32,
     skips: AtomicU32,
 }
 
 impl Spin {
     /// `limit`: how long at most; zero: not at all.
     pub(crate) fn new(limit: Duration) -> Spin {
+        Spin::giving_up(limit, MOST_MISSES)
+    }
+
+    /// For what costs more than a look-out in vain: it is left out fewer times.
+    pub(crate) fn seldom(limit: Duration) -> Spin {
+        Spin::giving_up(limit, MOST_SELDOM_MISSES)
+    }
+
+    fn giving_up(limit: Duration, most_misses: u32) -> Spin {
         Spin {
             limit,
+            most_misses,
             misses: AtomicU32::new(0),
             skips: AtomicU32::new(0),
         }
@@ -115,7 +128,13 @@ impl Spin {
 
     /// Whether it came to be so.
     pub(crate) fn until(&self, is_so: impl Fn() -> bool) -> bool {
-        if self.limit.is_zero() {
+        self.within(self.limit, is_so)
+    }
+
+    /// As [`until`](Spin::until), with a shorter limit.
+    pub(crate) fn within(&self, limit: Duration, is_so: impl Fn() -> bool) -> bool {
+        let limit = limit.min(self.limit);
+        if limit.is_zero() {
             return false;
         }
         let skips = self.skips.load(Ordering::Relaxed);
@@ -123,10 +142,10 @@ impl Spin {
             self.skips.store(skips - 1, Ordering::Relaxed);
             return is_so();
         }
-        let hit = spin(self.limit, is_so);
+        let hit = spin(limit, is_so);
         let misses = match hit {
             true => 0,
-            false => (self.misses.load(Ordering::Relaxed) + 1).min(MOST_MISSES),
+            false => (self.misses.load(Ordering::Relaxed) + 1).min(self.most_misses),
         };
         self.misses.store(misses, Ordering::Relaxed);
         self.skips.store((1 << misses) - 1, Ordering::Relaxed);
@@ -134,8 +153,20 @@ impl Spin {
     }
 }
 
+/// A core is not kept busy for longer. It is longer than it takes to wake a thread.
+pub(crate) const LONGEST_SPIN: Duration = Duration::from_micros(50);
+
+/// What is wrong with more.
+pub(crate) const BUSY_TOO_LONG: &str = "a core is not kept busy for longer than 50 µs";
+
+/// Whether two threads of this process can run at once: else it helps nobody to look out.
+pub(crate) fn has_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
+}
+
 /// After so many spins in vain they are left out 2^n times.
 const MOST_MISSES: u32 = 10;
+const MOST_SELDOM_MISSES: u32 = 2;
 
 /// Between two looks at the clock, and between two of these: who looks all the time keeps the line from the core that writes it.
 const LOOKS: u32 = 8;

@@ -279,6 +279,7 @@ fn begin<R>(
     name: Name,
     start: impl FnOnce(&Arc<Slot>, Options, u32) -> Result<(), Cause>,
 ) -> TaskFuture<R> {
+    supervisor::expect_call(&options);
     let slot = supervisor::slot(name);
     // The default may change while the task runs; its start method does not.
     let options = match options.pool {

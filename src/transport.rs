@@ -302,6 +302,11 @@ impl Arriving {
         &self.fd
     }
 
+    /// Whether nothing of the next frame has come.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.assembler.is_at_start()
+    }
+
     /// For the frames that follow.
     pub(crate) fn set_limit(&mut self, limit: u64) {
         self.assembler.set_limit(limit);

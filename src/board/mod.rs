@@ -22,7 +22,9 @@
 mod cells;
 #[cfg(all(test, inparallel_loom))]
 mod orders;
+mod sheet;
 #[cfg(all(test, not(inparallel_loom)))]
 mod tests;
 
 pub(crate) use cells::{Asleep, CELL_BYTES, Next, Posted, Seen, Tell};
+pub(crate) use sheet::{Come, Sheet};

@@ -104,6 +104,22 @@ fn no_answer_lies_unnoticed_while_its_worker_sleeps() {
 }
 
 #[test]
+fn no_answer_lies_unnoticed_when_nobody_looks_out_any_more() {
+    loom::model(|| {
+        let board = board();
+        board.set_watched(true);
+        let worker = worker(&board, |board| board.answer(0, Some((false, &[6]))).ring);
+        board.set_watched(false);
+        let is_seen = matches!(board.look(0), Seen::Answered { .. });
+        let has_rung = worker.join().unwrap();
+        assert!(
+            is_seen || has_rung,
+            "the supervisor is not rung, and it was not seen"
+        );
+    });
+}
+
+#[test]
 fn a_cell_is_used_again_only_when_it_is_free() {
     loom::model(|| {
         let board = board();

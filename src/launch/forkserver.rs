@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::board::Sheet;
 use crate::error::Cause;
 use crate::ids::WorkerId;
 use crate::launch::{
@@ -174,10 +175,15 @@ impl Server {
         let ((gate, far_gate), Some(far_stderr)) = (gate?, &far.stderr) else {
             return Ok(None);
         };
-        let message = encode(&ToServer::Prepare { worker: worker.0 });
+        // Without one the answer comes by the pipe only.
+        let (sheet, far_board) = Sheet::new().ok().unzip();
+        let message = encode(&ToServer::Prepare {
+            worker: worker.0,
+            has_board: far_board.is_some(),
+        });
         let sent = message.and_then(|message| {
-            self.control
-                .send_prepare(&message, &far_calls, &far.replies, &far_gate, far_stderr)
+            let lines = [&far_calls, &far.replies, &far_gate, far_stderr];
+            self.control.send_prepare(&message, lines, far_board.as_ref())
         });
         match sent {
             Ok(true) => {}
@@ -200,12 +206,11 @@ impl Server {
         let ready = Ready {
             worker,
             pid: None,
-            calls,
-            entrance: Arc::new(Entrance {
-                gate,
-                was_called: AtomicBool::new(false),
-            }),
+            calls: Some(calls),
+            entrance: Arc::new(Entrance::new(gate, sheet)),
             base: Arc::clone(&self.surroundings),
+            has_said: AtomicBool::new(false),
+            generation: sys::generation(),
         };
         Ok(Some((lines, ready)))
     }

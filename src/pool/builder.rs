@@ -13,6 +13,7 @@ use crate::nesting;
 use crate::options::{Options, StartMethod};
 use crate::pool::{Pool, named};
 use crate::supervisor::{self, PoolSettings, Rules};
+use crate::sync::{BUSY_TOO_LONG, LONGEST_SPIN, has_cores};
 use crate::work::Work;
 
 /// Makes a [`Pool`].
@@ -248,7 +249,7 @@ impl PoolBuilder {
         }
         if self.spin > LONGEST_SPIN {
             let value = format!("{:?}", self.spin);
-            return invalid("spin", &value, "a core is not kept busy for longer than 50 µs");
+            return invalid("spin", &value, BUSY_TOO_LONG);
         }
         let hook = |call: Option<Call<()>>| -> Result<Option<Work>> {
             let work = call.map(|call| call.work()).transpose();
@@ -305,14 +306,6 @@ pub(super) fn check_workers(workers: usize) -> Result<()> {
 
 /// More processes than that no system has.
 const MOST_WORKERS: usize = 1 << 22;
-
-/// Whether two threads of this process can run at once.
-fn has_cores() -> bool {
-    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
-}
-
-/// Longer than it takes to wake a thread.
-const LONGEST_SPIN: Duration = Duration::from_micros(50);
 
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

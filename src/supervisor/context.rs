@@ -18,10 +18,11 @@ use crate::launch::{self, Lines, Order, Ready, Surroundings};
 use crate::options::Options;
 use crate::shared;
 use crate::slot::{Place, Slot, Workers};
+use crate::supervisor::calling::Called;
 use crate::supervisor::event_loop::EventLoop;
 use crate::supervisor::pools::{PoolCore, PoolSettings};
 use crate::supervisor::relay::Relay;
-use crate::sync::{Count, lock};
+use crate::sync::{Count, LONGEST_SPIN, Spin, has_cores, lock};
 use crate::sys::{self, Global, Poller, Waker};
 use crate::wire::Answer;
 
@@ -84,24 +85,17 @@ impl Submitted {
     }
 }
 
-/// A call that the calling thread hands to a worker which was ready for it; the supervisor's notice.
-pub(crate) struct Called {
-    pub(crate) submitted: Submitted,
-    /// Kept in case that the worker has ended before it began.
-    pub(crate) order: Order,
-}
-
 /// One process's supervisor as the other threads see it.
 pub(crate) struct Context {
     generation: u64,
     /// Held while the threads are started.
     started: Mutex<Started>,
     waker: OnceLock<Arc<Waker>>,
-    inbox: Mutex<Inbox>,
+    pub(super) inbox: Mutex<Inbox>,
     /// Those of the last call.
     surroundings: Mutex<Arc<Surroundings>>,
     /// Set with the inbox locked: whatever was sent before is found by who takes the inbox after.
-    dead: AtomicBool,
+    pub(super) dead: AtomicBool,
     pub(super) relay: Relay,
     active: Count,
     /// Held to sleep until there are none.
@@ -111,6 +105,9 @@ pub(crate) struct Context {
     abandoned: usize,
     /// It is planned to look for memory that lies unused.
     is_tidying: AtomicBool,
+    /// How threads look out for answers that may come at once.
+    pub(super) spin: Spin,
+    has_cores: OnceLock<bool>,
 }
 
 /// How far the start came. What failed once may succeed the next time.
@@ -123,12 +120,15 @@ enum Started {
 }
 
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
     commands: VecDeque<Command>,
-    /// Before anything that a worker does because of it: see [`Context::withdraw`].
-    called: Vec<Called>,
+    /// Before anything that a worker does because of it: see [`withdraw`](Context::withdraw).
+    pub(super) called: Vec<Called>,
     /// Workers that wait for a call. Whoever takes one out puts a notice into `called` before the lock is free.
-    ready: Vec<Ready>,
+    pub(super) ready: Vec<Ready>,
+    /// Workers whose answers were seen by others than the supervisor. If they were taken it need not be rung: it hears of the
+    /// workers' ends.
+    pub(super) taken: Vec<WorkerId>,
 }
 
 impl Workers for Context {
@@ -277,6 +277,10 @@ pub(crate) fn wait_idle(limit: Duration) -> bool {
         return true;
     };
     let is_busy = |_: &mut ()| context.active.get() > 0;
+    if is_busy(&mut ()) {
+        // It may not have heard yet that a worker has nothing to do any more.
+        context.ring();
+    }
     let guard = lock(&context.none_active);
     let waited = context.idle.wait_timeout_while(guard, limit, is_busy);
     !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
@@ -307,6 +311,8 @@ impl Context {
             idle: Condvar::new(),
             abandoned: 0,
             is_tidying: AtomicBool::new(false),
+            spin: Spin::seldom(LONGEST_SPIN),
+            has_cores: OnceLock::new(),
         }
     }
 
@@ -314,87 +320,12 @@ impl Context {
         self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
     }
 
-    /// Hands a call to a worker that waits for one, if that is possible from this thread: the way to the worker is then one
-    /// wake-up instead of three. Else the call is returned.
-    fn call_ready(
-        &'static self,
-        mut submitted: Submitted,
-        order: Order,
-    ) -> Result<Option<(Submitted, Order)>, Cause> {
-        let Some((worker, pid, base)) = self.first_ready(&order) else {
-            return Ok(Some((submitted, order)));
-        };
-        let Some(frame) = launch::small_frame(&order, &base)? else {
-            return Ok(Some((submitted, order)));
-        };
-        let slot = Arc::clone(&submitted.slot);
-        let options = submitted.options.clone();
-        let number = std::mem::replace(&mut submitted.worker, worker);
-        let is_cancelled = slot.set_place(Place::Worker(self, worker));
-        if let Some(pid) = pid {
-            slot.set_pid(pid);
-        }
-        self.enter();
-        let called = Box::new(Called { submitted, order });
-        let (ready, is_last) = match self.take_ready(worker, called) {
-            Ok(taken) => taken,
-            Err(called) => {
-                self.leave();
-                let Called { mut submitted, order } = *called;
-                submitted.worker = number;
-                return Ok(Some((submitted, order)));
-            }
-        };
-        // If it cannot be called, it ends, and the supervisor finds the call not begun.
-        ready.call_at_once(&frame, &options);
-        // Otherwise it is enough if the supervisor hears of the call together with its answer.
-        if options.timeout.is_some() || is_last {
-            self.ring();
-        }
-        if is_cancelled || slot.is_unwanted() {
-            self.cancel(worker, slot.id);
-        }
-        Ok(None)
+    /// Whether it helps to look out.
+    pub(super) fn has_cores(&self) -> bool {
+        *self.has_cores.get_or_init(has_cores)
     }
 
-    fn first_ready(&self, order: &Order) -> Option<(WorkerId, Option<u32>, Arc<Surroundings>)> {
-        let inbox = lock(&self.inbox);
-        let ready = inbox.ready.first().filter(|ready| ready.fits(order))?;
-        Some((ready.worker, ready.pid, ready.base()))
-    }
-
-    /// Takes a ready worker for a call, and whether it was the last.
-    fn take_ready(&self, worker: WorkerId, called: Box<Called>) -> Result<(Ready, bool), Box<Called>> {
-        let mut inbox = lock(&self.inbox);
-        let at = inbox.ready.iter().position(|ready| ready.worker == worker);
-        match at {
-            Some(at) if !self.dead.load(Ordering::Acquire) => {
-                inbox.called.push(*called);
-                let ready = inbox.ready.remove(at);
-                Ok((ready, inbox.ready.is_empty()))
-            }
-            _ => Err(called),
-        }
-    }
-
-    /// Lets any thread call this worker.
-    pub(super) fn offer(&self, ready: Ready) {
-        lock(&self.inbox).ready.push(ready);
-    }
-
-    /// From now on nobody calls this worker. `None`: somebody has, and the notice is there to be taken.
-    pub(super) fn withdraw(&self, worker: WorkerId) -> Option<Ready> {
-        let mut inbox = lock(&self.inbox);
-        let at = inbox.ready.iter().position(|ready| ready.worker == worker)?;
-        Some(inbox.ready.remove(at))
-    }
-
-    /// The notices of calls to workers that were ready.
-    pub(super) fn take_called(&self) -> Vec<Called> {
-        std::mem::take(&mut lock(&self.inbox).called)
-    }
-
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if let Some(waker) = self.waker.get() {
             waker.ring();
         }
@@ -449,11 +380,15 @@ impl Context {
         }
     }
 
-    /// Everything that was sent since the last time; the calls to workers that were ready come before the rest.
-    pub(super) fn take_commands(&self, commands: &mut VecDeque<Command>) -> Vec<Called> {
+    /// Everything that was sent since the last time; the calls to workers that were ready come before the rest, and then those
+    /// whose answers were taken.
+    pub(super) fn take_commands(&self, commands: &mut VecDeque<Command>) -> (Vec<Called>, Vec<WorkerId>) {
         let mut inbox = lock(&self.inbox);
         commands.append(&mut inbox.commands);
-        std::mem::take(&mut inbox.called)
+        (
+            std::mem::take(&mut inbox.called),
+            std::mem::take(&mut inbox.taken),
+        )
     }
 
     /// The supervisor is gone: takes what nobody will handle any more.

@@ -14,7 +14,8 @@ use crate::ids::{self, WorkerId};
 use crate::launch::{Entrance, Lines, Order, Ready as ReadyWorker, Server};
 use crate::options::Options;
 use crate::slot::{Outcome, Slot};
-use crate::supervisor::context::{Called, Command, Context, Submitted};
+use crate::supervisor::calling::Called;
+use crate::supervisor::context::{Command, Context, Submitted};
 use crate::supervisor::lines::{READS_AT_ONCE, READS_TO_DRAIN};
 use crate::supervisor::pool_state::PoolAction;
 use crate::supervisor::pool_workers::{Pooled, Pools};
@@ -68,6 +69,8 @@ pub(super) struct Worker {
     pub(super) entrance: Option<Arc<Entrance>>,
     /// What it was called for, in case that it has not begun.
     pub(super) order: Option<Box<Order>>,
+    /// The supervisor ends its task, and no thread that looks out for the answer.
+    has_claim: bool,
     /// Its task is one that the context waits for.
     pub(super) is_counted: bool,
     pub(super) lines: Option<Lines>,
@@ -137,8 +140,12 @@ impl EventLoop {
                 return error;
             }
             self.now = Instant::now();
-            for called in self.context.take_commands(&mut self.commands) {
+            let (called, taken) = self.context.take_commands(&mut self.commands);
+            for called in called {
                 self.called(called);
+            }
+            for id in taken {
+                self.look_at_sheet(id);
             }
             for _ in 0..COMMANDS_AT_ONCE {
                 let Some(command) = self.commands.pop_front() else {
@@ -152,6 +159,7 @@ impl EventLoop {
             // An answer that lies in the pipe came in time, however long the loop took to come to it.
             for id in self.state.overdue(self.now) {
                 self.read_replies(id, READS_AT_ONCE);
+                self.look_at_sheet(id);
             }
             self.state.tick(self.now, &mut self.actions);
             self.act();
@@ -184,19 +192,23 @@ impl EventLoop {
                 _ => {}
             }
         }
-        for Called { submitted, .. } in called {
-            submitted.slot.fail(lost());
+        for called in called {
+            if called.claim() {
+                called.submitted.slot.fail(lost());
+            }
             self.context.leave();
         }
         for start in std::mem::take(&mut self.later).into_values() {
             // Each finds that there is no supervisor, and ends its task so.
             start();
         }
-        for (_, worker) in self.workers.drain() {
+        for (_, mut worker) in self.workers.drain() {
             if let Some(child) = worker.lines.as_ref().and_then(|lines| lines.child.as_ref()) {
                 child.end();
             }
-            if let Some(slot) = &worker.slot {
+            if worker.claim()
+                && let Some(slot) = &worker.slot
+            {
                 slot.fail(lost());
             }
             if worker.is_counted {
@@ -415,10 +427,14 @@ impl EventLoop {
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     Action::Terminate(id) => {
+                        self.claim(id);
                         self.hang_up(id);
                         self.signal(id, false);
                     }
-                    Action::Kill(id) => self.signal(id, true),
+                    Action::Kill(id) => {
+                        self.claim(id);
+                        self.signal(id, true);
+                    }
                     Action::Finish(id, why) => self.finish(id, why),
                     Action::Idle(id) if self.ready.contains(&id) => self.offer(id),
                     Action::Idle(id) => self.idle(id),
@@ -513,7 +529,17 @@ impl EventLoop {
         }
         if let Some(slot) = worker.slot.take() {
             self.fulfilled = Some(id);
-            slot.end(outcome);
+            // Unless a thread has found its answer before.
+            if worker.claim() {
+                slot.end(outcome);
+            }
+        }
+    }
+
+    /// It is decided how the task ends: what the worker says from here on counts for nobody.
+    pub(super) fn claim(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.slot.is_some()) {
+            worker.claim();
         }
     }
 
@@ -562,6 +588,7 @@ impl Worker {
             ready: None,
             entrance: None,
             order: None,
+            has_claim: false,
             is_counted: false,
             lines: None,
             tail: Vec::new(),
@@ -572,6 +599,13 @@ impl Worker {
             is_pid_claimed: false,
             launch_failure: None,
         }
+    }
+
+    /// Whether its task is the supervisor's to end, and not that of a thread which has found the answer before.
+    pub(super) fn claim(&mut self) -> bool {
+        let entrance = self.entrance.as_ref();
+        self.has_claim = self.has_claim || entrance.is_none_or(|entrance| entrance.claim());
+        self.has_claim
     }
 
     pub(super) fn pid(&self) -> Option<u32> {

@@ -18,11 +18,14 @@ impl EventLoop {
     /// Reads everything that a dead worker left in its pipes; no more comes after it.
     pub(super) fn drain(&mut self, id: WorkerId) {
         self.read_replies(id, READS_TO_DRAIN);
+        self.look_at_sheet(id);
         self.read_stderr(id, READS_TO_DRAIN);
     }
 
     pub(super) fn read_replies(&mut self, id: WorkerId, most: usize) {
         self.settle(id);
+        // Before anything is read: what a worker says by its pipe comes before what it leaves beside it.
+        self.claim(id);
         // A dead worker's messages are read to the end, whoever takes them.
         let is_draining = most == READS_TO_DRAIN;
         for _ in 0..most {
@@ -32,6 +35,7 @@ impl EventLoop {
             let mut events = Vec::new();
             let mut go_on = false;
             let mut is_over = false;
+            let mut may_have_answered = false;
             let Some(worker) = self.workers.get_mut(&id) else {
                 return;
             };
@@ -67,7 +71,7 @@ impl EventLoop {
                     match (reply, slot) {
                         (reply, _) if linked.is_some() => heard.push((reply, payload)),
                         (Reply::Board { is_open }, _) => board = Some(is_open),
-                        (Reply::Bell, _) => {}
+                        (Reply::Bell, _) => may_have_answered = true,
                         (Reply::Ready, _) => {
                             lines.is_up = true;
                             events.push(Event::Launched);
@@ -104,6 +108,7 @@ impl EventLoop {
                 Read::Part { more } => go_on = more,
                 Read::End => {
                     is_over = true;
+                    may_have_answered = true;
                     events.push(Event::Closed);
                 }
                 Read::Broken(FrameError::Garbage(what)) => {
@@ -130,6 +135,10 @@ impl EventLoop {
             if let Some(is_open) = board {
                 self.board_answered(id, is_open);
             }
+            // Before its end is believed.
+            if may_have_answered {
+                self.look_at_sheet(id);
+            }
             let events = self.after_step(id, events, needs_bytes);
             for event in events {
                 self.tell(id, event);
@@ -137,6 +146,31 @@ impl EventLoop {
             if is_over || !go_on {
                 return;
             }
+        }
+    }
+
+    /// Takes the answer that a worker may have left beside its pipe.
+    pub(super) fn look_at_sheet(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.answer.is_none()) else {
+            return;
+        };
+        // One that has begun to say something else has not answered.
+        let has_begun = worker
+            .lines
+            .as_ref()
+            .is_some_and(|lines| !lines.replies.is_at_start());
+        let entrance = worker.entrance.as_ref().filter(|_| !has_begun);
+        let answer = entrance.and_then(|entrance| entrance.sheet()?.answer());
+        if let Some((is_err, payload)) = answer {
+            let (len, limit) = (payload.len() as u64, worker.options.max_result_or_default());
+            let event = match len > limit {
+                true => Event::Broken(Why::TooLarge { len, limit }),
+                false => {
+                    worker.answer = Some((Reply::Returned { is_err }, payload.to_vec()));
+                    Event::Replied
+                }
+            };
+            self.tell(id, event);
         }
     }
 

@@ -4,6 +4,7 @@
 //! - `event_loop`: the thread; it does what was decided, and never runs user code, sleeps, polls or blocks on a worker.
 //! - `lines`: the part of it that reads and writes the workers' pipes.
 //! - `ready_workers`: the part of it that deals with workers which are made before their calls.
+//! - `calling`: how any thread calls such a worker, and looks out for its answer.
 //! - `servers`: the part of it that deals with fork servers.
 //! - `pool_state`: what a pool decides, pure as `state`, and `waiting`, its queue; `pools`: that as callers and the
 //!   supervisor share it; `lanes`: its workers that get tasks from any thread; `handing`, `submitting` and
@@ -13,6 +14,7 @@
 //! - `relay`: passes the workers' stderr on, on a thread of its own, since that may block.
 
 mod context;
+mod calling;
 mod state;
 mod event_loop;
 mod lines;
@@ -36,6 +38,7 @@ mod waiting_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use calling::expect_call;
 pub(crate) use context::{
     Submitted, active, adopt, later, lock_for_fork, pool, slot, submit, surroundings, thread_task, wait_idle,
 };

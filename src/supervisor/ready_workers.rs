@@ -9,7 +9,8 @@ use crate::ids::{self, WorkerId};
 use crate::launch::{self, Launch, Order};
 use crate::options::{Options, Stderr};
 use crate::slot::Place;
-use crate::supervisor::context::{Called, Submitted};
+use crate::supervisor::calling::Called;
+use crate::supervisor::context::Submitted;
 use crate::supervisor::event_loop::{Channel, EventLoop, Worker};
 use crate::supervisor::state::{Event, Kind};
 use crate::sys::{self, Interest};
@@ -85,7 +86,7 @@ impl EventLoop {
 
     /// A thread has given a call to a worker that was ready.
     pub(super) fn called(&mut self, called: Called) {
-        let Called { submitted, order } = called;
+        let Called { submitted, order, .. } = called;
         self.ready_in_vain = 0;
         self.bind(submitted, order);
     }
@@ -145,6 +146,8 @@ impl EventLoop {
             if let Some(pid) = ready.pid {
                 submitted.slot.set_pid(pid);
             }
+            let early = self.context.early(&ready, &submitted.options);
+            submitted.slot.set_early(early);
             // If it cannot be called it ends, and the call is found not begun.
             let rest = ready.call(head, order.payload.clone(), &submitted.options);
             let rest = rest.filter(|calls| calls.is_pending());
@@ -187,9 +190,13 @@ impl EventLoop {
         {
             return;
         }
+        if worker.slot.is_none() || !worker.claim() {
+            return;
+        }
         let (Some(slot), Some(order)) = (worker.slot.take(), worker.order.take()) else {
             return;
         };
+        slot.set_early(None);
         worker.is_counted = false;
         let submitted = Submitted::new(Arc::clone(&slot), worker.options.clone());
         let id = submitted.worker;

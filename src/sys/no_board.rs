@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::ops::Deref;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Board, Fd, Word};
 use crate::ids::BoardName;
@@ -15,6 +15,14 @@ pub(crate) struct SharedBoard(Infallible);
 
 impl SharedBoard {
     pub(crate) fn new() -> io::Result<(SharedBoard, Fd, BoardName)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn with_fd() -> io::Result<(SharedBoard, Fd)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn of_fd(_: &Fd) -> io::Result<SharedBoard> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -46,6 +54,14 @@ impl ForkMark {
 
 pub(crate) fn sleep_on_words(_: (&Word, u32), _: (&Word, u32), _: Option<Instant>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn sleep_on_shared(_: &Word, _: u32, _: Option<Duration>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn core() -> u32 {
+    0
 }
 
 pub(crate) fn wake_shared(_: &Word) {}

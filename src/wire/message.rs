@@ -11,7 +11,7 @@ use crate::ids::BoardName;
 pub(crate) const MAGIC: [u8; 8] = *b"inparall";
 
 /// Raised with every change of a message.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// What a re-executed process is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,10 +213,11 @@ pub(crate) enum ToServer {
     Launch {
         worker: u64,
     },
-    /// Fork a worker that waits for its first call. Descriptors that come along: calls, replies, its side of the gate, and
-    /// stderr.
+    /// Fork a worker that waits for its first call. Descriptors that come along: calls, replies, its side of the gate, stderr,
+    /// and its board if it has one.
     Prepare {
         worker: u64,
+        has_board: bool,
     },
     /// Signal the worker's process group.
     Signal {

@@ -9,6 +9,7 @@ mod many;
 mod run;
 mod posts;
 mod panics;
+mod rehearsal;
 mod server;
 
 pub(crate) use bootstrap::{init, is_reachable};

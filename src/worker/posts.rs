@@ -2,17 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::board::{Asleep, CELL_BYTES, Next, Posted, Tell};
+use crate::board::{Asleep, CELL_BYTES, Come, Next, Posted, Tell};
 use crate::ids::{About, TaskId};
-use crate::sync::Spin;
-use crate::sys::{self, Entry, ForkMark, SharedBoard};
+use crate::sync::{LONGEST_SPIN, Spin};
+use crate::sys::{self, Entry, Fd, ForkMark, SharedBoard};
 use crate::wire::{self, Answer, Call};
 
 /// The board, and how far it was read.
 pub(super) struct Posts {
     board: SharedBoard,
-    mark: ForkMark,
+    mark: Option<ForkMark>,
     /// The number of the next call.
     next: u32,
     /// Where it was when it last rang before it slept.
@@ -49,18 +50,43 @@ pub(super) enum Work {
 
 impl Posts {
     pub(super) fn open(board: &wire::Board) -> io::Result<Posts> {
-        Ok(Posts {
-            board: SharedBoard::open(&board.name)?,
-            mark: ForkMark::new()?,
+        let shared = SharedBoard::open(&board.name)?;
+        Ok(Posts::new(
+            shared,
+            board.spin,
+            board.is_heard,
+            Some(ForkMark::new()?),
+        ))
+    }
+
+    /// That of a worker which gets one call, by its pipe.
+    pub(super) fn of_fd(board: &Fd) -> io::Result<Posts> {
+        Ok(Posts::new(SharedBoard::of_fd(board)?, LONGEST_SPIN, true, None))
+    }
+
+    fn new(board: SharedBoard, spin: Duration, is_heard: bool, mark: Option<ForkMark>) -> Posts {
+        Posts {
+            board,
+            mark,
             next: 0,
             rung_at: None,
             known: Vec::new(),
-            spin: Spin::new(board.spin),
-            is_heard: board.is_heard,
+            spin: Spin::new(spin),
+            is_heard,
             heard: 0,
             silent: 0,
             arguments: Vec::new(),
-        })
+        }
+    }
+
+    /// Whether the one call is near, after so long at most.
+    pub(super) fn is_expected_within(&self, limit: Duration) -> bool {
+        self.board.is_expected_within(limit)
+    }
+
+    /// Waits until it is known where the one call is.
+    pub(super) fn wait_for_one(&self) -> io::Result<Come> {
+        self.board.wait_for_one(&self.spin)
     }
 
     /// From now on calls name this by the next number.
@@ -129,9 +155,13 @@ impl Posts {
         self.tell(tell)
     }
 
-    /// Whether this process is a copy of the worker that a task made, which came back from the task too.
-    pub(super) fn is_copy(&self) -> bool {
-        self.mark.is_copy()
+    /// Whether this process is a copy of the worker `pid` that a task made, which came back from the task too.
+    pub(super) fn is_copy(&self, pid: u32) -> bool {
+        match &self.mark {
+            Some(mark) => mark.is_copy(),
+            // Of one call, it is asked once.
+            None => std::process::id() != pid,
+        }
     }
 
     /// Whether a result may stand on the board: it fits, and the program has read what the task wrote before it.

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use crate::argument::{self, Refused};
+use crate::board::Come;
 use crate::buffers;
 use crate::ids::{About, TaskId};
 use crate::nesting;
 use crate::payload::Payload;
 use crate::shared;
-use crate::sync::lock;
-use crate::sys::{self, Entry, Fd, Runnable, SameImage};
+use crate::sync::{self, lock};
+use crate::sys::{self, Entry, Fd, Gate, Passed, Runnable, SameImage};
 use crate::task_context::{self, Outlet, Pipe};
 use crate::transport::{self, FrameReader};
 use crate::wire::{self, Answer, Assembler, Call, Frame, Reply, Report, Setup, ToWorker};
@@ -170,9 +171,13 @@ impl Desk {
         task_context::run_as(about, Outlet::Pipe(Arc::clone(self) as Arc<dyn Pipe>), task)
     }
 
+    /// Whether the way to the program is there: a task may close it, and the number may be a file of its own by now.
+    fn has_pipe(&self) -> bool {
+        self.replies.file_id().ok() == Some(self.pipe)
+    }
+
     fn say(&self, reply: Reply, payload: &[u8]) -> io::Result<()> {
-        if self.replies.file_id().ok() != Some(self.pipe) {
-            // The task closed it, and the number may be a file of its own by now.
+        if !self.has_pipe() {
             return Err(io::Error::other("the task closed the descriptor of its worker"));
         }
         transport::write_frame(&self.replies, &Report { pid: self.pid, reply }, payload)
@@ -180,7 +185,7 @@ impl Desk {
 
     /// Answers a task that stood on the board: there if that can be, else by the pipe.
     fn respond_posted(&self, posts: &mut Posts, answer: Answer) -> io::Result<()> {
-        if posts.is_copy() {
+        if posts.is_copy(self.pid) {
             // As above.
             sys::exit_now(0);
         }
@@ -480,28 +485,53 @@ pub(super) fn run_served(calls: &Fd, replies: Fd, ready: io::Result<()>, image: 
 pub(super) fn run_when_called(
     calls: &Fd,
     replies: Fd,
+    posts: Option<Posts>,
     ready: io::Result<()>,
     image: SameImage,
-    gate: impl FnOnce() -> io::Result<()>,
+    gate: Fd,
 ) -> io::Result<()> {
     let desk = Desk::new(replies)?;
-    let Some(Frame { message, payload }) = FrameReader::new(calls).next::<ToWorker>()? else {
-        return Ok(());
+    let come = posts.as_ref().map_or(Ok(Come::InPipe), Posts::wait_for_one)?;
+    let in_pipe = match come {
+        Come::Over => return Ok(()),
+        Come::AtGate => None,
+        Come::InPipe => match FrameReader::new(calls).next::<ToWorker>()? {
+            None => return Ok(()),
+            frame => frame,
+        },
     };
     // The whole call is here. From the gate on, what becomes of this process is the call's.
-    let answer = match (ready.and_then(|()| gate()), message) {
-        (Ok(()), ToWorker::Call(call)) if call.attached.is_empty() => {
-            Serving::new(&desk, image).perform(call, &payload.into())
-        }
-        (Ok(()), _) => Reply::Refused {
-            reason: "something else where a call was due".into(),
-        }
-        .into(),
-        (Err(error), _) => cannot_begin(&error),
+    let passed = ready.and_then(|()| Gate::pass(gate));
+    let answer = match passed {
+        Err(error) => cannot_begin(&error),
+        Ok(Passed { words, .. }) => match in_pipe.or_else(|| whole_frame(&words)) {
+            Some(Frame {
+                message: ToWorker::Call(call),
+                payload,
+            }) if call.attached.is_empty() => Serving::new(&desk, image).perform(call, &payload.into()),
+            _ => Reply::Refused {
+                reason: "something else where a call was due".into(),
+            }
+            .into(),
+        },
     };
-    desk.respond(answer)?;
+    match posts {
+        // What a task did to the pipe comes before its answer.
+        Some(mut posts) if desk.has_pipe() && desk.replies.unread() == 0 => {
+            desk.respond_posted(&mut posts, answer)?;
+            // Who looks out for the answer may wait for this very core, and the end of a process takes longer than its task.
+            sync::give_way();
+        }
+        _ => desk.respond(answer)?,
+    }
     desk.linger();
     Ok(())
+}
+
+/// The frame that these bytes are.
+fn whole_frame(mut bytes: &[u8]) -> Option<Frame<ToWorker>> {
+    let frame = Assembler::new(sys::LONGEST_WORDS as u64).feed(&mut bytes).ok()?;
+    frame.filter(|_| bytes.is_empty())
 }
 
 /// Goes once through what a task will need, so that its pages are there and its symbols are found: in the fork server, whose

@@ -4,10 +4,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use crate::nesting;
-use crate::sys::{self, Control, Fd, ForkServer, Gate, Request, SameImage, ServerEvent};
+use crate::sys::{self, Control, Fd, ForkServer, Request, SameImage, ServerEvent};
 use crate::wire::{self, FromServer, Hello, Reply, ToServer};
+use crate::worker::posts::Posts;
+use crate::worker::rehearsal::rehearse;
 use crate::worker::{panics, run};
 
 /// Serves until the program is gone; whatever ends it, its workers' groups end with it.
@@ -64,10 +67,12 @@ impl Serving {
                         });
                         self.made(worker, forked)?;
                     }
-                    Ok(ToServer::Prepare { worker }) => {
-                        let forked = self.server.fork_ready(fds, |calls, replies, gate, ready| {
-                            serve_when_called(calls, replies, gate, ready, image);
-                        });
+                    Ok(ToServer::Prepare { worker, has_board }) => {
+                        let forked =
+                            self.server
+                                .fork_ready(fds, has_board, |calls, replies, gate, board, ready| {
+                                    serve_when_called(calls, replies, (gate, board), ready, image);
+                                });
                         self.made(worker, forked)?;
                     }
                     Ok(ToServer::Signal { worker, kill }) => {
@@ -123,12 +128,32 @@ fn serve_one(calls: &Fd, replies: Fd, ready: io::Result<()>, image: SameImage) {
 }
 
 /// In a worker that was made before its call.
-fn serve_when_called(calls: &Fd, replies: Fd, gate: Fd, ready: io::Result<()>, image: SameImage) {
-    run::warm_up();
-    if run::run_when_called(calls, replies, ready, image, || Gate::pass(gate)).is_err() {
+fn serve_when_called(
+    calls: &Fd,
+    replies: Fd,
+    (gate, board): (Fd, Option<Fd>),
+    ready: io::Result<()>,
+    image: SameImage,
+) {
+    // The program says there where its call is: without it, this is for another worker.
+    let Ok(posts) = board.as_ref().map(Posts::of_fd).transpose() else {
+        sys::exit_now(run::CANNOT_ANSWER);
+    };
+    drop(board);
+    if posts
+        .as_ref()
+        .is_some_and(|posts| !posts.is_expected_within(REST))
+    {
+        // If it fails, the call finds less prepared.
+        let _ = rehearse(image);
+    }
+    if run::run_when_called(calls, replies, posts, ready, image, gate).is_err() {
         sys::exit_now(run::CANNOT_ANSWER);
     }
 }
+
+/// Who makes one call after the other is not kept waiting by a rehearsal.
+const REST: Duration = Duration::from_millis(1);
 
 /// What all workers share: runs once, and must leave the process with one thread.
 fn preload(hello: &Hello, image: SameImage) -> Result<(), Reply> {

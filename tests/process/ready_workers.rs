@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use inparallel::{ErrorKind, StartMethod, Stderr, task};
+use inparallel::{ErrorKind, StartMethod, Stderr, TaskContext, task};
 
 use crate::harness::{self, FORK_SERVER};
 use crate::os;
 use crate::place::Host;
 use crate::resting::READY_WORKERS;
-use crate::tasks::{double, meet, nothing, own_pid};
+use crate::tasks::{Death, double, meet, nothing, own_pid};
 
 trials! {
     warm on FORK_SERVER => {
@@ -27,6 +27,13 @@ trials! {
         many_calls_at_once_need_no_more_ready_workers,
         large_call_reaches_a_ready_worker,
         cancelled_calls_end_their_ready_workers,
+        results_of_every_length_come_whole_however_long_is_waited,
+        longest_result_holds_for_short_ones_too,
+        attempts_are_counted_however_their_answers_come,
+        death_is_told_to_who_looks_out,
+        answer_that_nobody_waits_for_is_told,
+        what_a_task_wrote_comes_before_its_answer,
+        answers_that_are_forged_harm_nobody_else,
         idle_program_is_not_woken,
     }
     cold on FORK_SERVER => {
@@ -347,6 +354,156 @@ fn cancelled_calls_end_their_ready_workers(method: StartMethod) {
             host.hear();
         }
     }
+}
+
+#[task]
+fn many(count: usize) -> Result<Vec<u8>, Vec<u8>> {
+    let bytes = vec![count as u8; count];
+    if count % 2 == 0 { Ok(bytes) } else { Err(bytes) }
+}
+
+fn results_of_every_length_come_whole_however_long_is_waited(method: StartMethod) {
+    for count in (0..12).chain(200..240).chain([5_000, 100_001]) {
+        let call = many::with().start(method);
+        let future = match count % 3 {
+            0 => call.call(count),
+            1 => call.spin(Duration::ZERO).call(count),
+            _ => {
+                let future = call.call(count);
+                // Its answer is there before anybody looks out.
+                os::eventually(|| future.is_done().then_some(()).ok_or("it runs".into()));
+                future
+            }
+        };
+        let bytes = vec![count as u8; count];
+        let expected = if count % 2 == 0 { Ok(bytes) } else { Err(bytes) };
+        assert_eq!(future.wait().unwrap(), expected);
+    }
+}
+
+fn longest_result_holds_for_short_ones_too(method: StartMethod) {
+    for _ in 0..10 {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let error = many::with()
+            .start(method)
+            .max_result(50)
+            .call(100)
+            .wait()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResultTooLarge, "{error}");
+    }
+}
+
+#[task]
+fn fail_until(last: u32, context: &TaskContext) -> Result<u32, u32> {
+    let attempt = context.attempt();
+    if attempt < last { Err(attempt) } else { Ok(attempt) }
+}
+
+fn attempts_are_counted_however_their_answers_come(method: StartMethod) {
+    for round in 0..30 {
+        let _ = READY_WORKERS > 0 && round % 2 == 0 && ready().is_empty();
+        let call = fail_until::with().start(method).retries(2).retry_errors();
+        assert_eq!(call.clone().call(3).wait().unwrap(), Ok(3));
+        assert_eq!(call.call(4).wait().unwrap(), Err(3));
+    }
+}
+
+#[task]
+fn fall(how: Death) -> u32 {
+    how.happen()
+}
+
+fn death_is_told_to_who_looks_out(method: StartMethod) {
+    for death in [Death::Abort, Death::Exit(4)].repeat(10) {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let error = fall::with().start(method).call(death).wait().unwrap_err();
+        match death {
+            Death::Exit(code) => assert_eq!(error.exit_code(), Some(code)),
+            _ => assert_eq!(error.kind(), ErrorKind::Signaled),
+        }
+    }
+}
+
+fn answer_that_nobody_waits_for_is_told(method: StartMethod) {
+    let (tx, rx) = std::sync::mpsc::channel();
+    for x in 0..20 {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let future = double::with().start(method).call(x);
+        let tx = tx.clone();
+        future.on_done(move |result| tx.send(*result.as_ref().unwrap()).unwrap());
+        assert_eq!(rx.recv_timeout(Duration::from_secs(60)), Ok(x * 2));
+    }
+}
+
+#[task]
+fn say(text: String) {
+    eprint!("{text}");
+}
+
+/// Into the stderr of this program, by way of the one that each worker has.
+fn what_a_task_wrote_comes_before_its_answer(method: StartMethod) {
+    let own = nix::unistd::dup(std::io::stderr()).unwrap();
+    let file = os::unnamed_file();
+    // SAFETY: dup2 onto the standard descriptor takes two integers.
+    assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), 2) }, 2);
+    let count = 10;
+    for number in 0..count {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        say::with()
+            .start(method)
+            .stderr(Stderr::Tee)
+            .call(format!("{number}\n"))
+            .wait()
+            .unwrap();
+    }
+    let expected: String = (0..count).map(|number| format!("{number}\n")).collect();
+    os::eventually(|| {
+        let mut content = String::new();
+        let mut file = &file;
+        file.rewind().unwrap();
+        file.read_to_string(&mut content).unwrap();
+        (content == expected).then_some(()).ok_or(content)
+    });
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::dup2(own.as_raw_fd(), 2) }, 2);
+}
+
+/// Writes into all that the process shares with others.
+#[task]
+fn scribble(word: u32) -> u32 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines().filter(|line| line.contains("memfd:inparallel")) {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|hex| usize::from_str_radix(hex, 16).unwrap());
+        for at in (from..to).step_by(size_of::<u32>()) {
+            // SAFETY: the mapping is there and may be written; what it is used for is what is tried out.
+            unsafe { (at as *mut u32).write_volatile(word) };
+        }
+    }
+    7
+}
+
+fn answers_that_are_forged_harm_nobody_else(method: StartMethod) {
+    for word in (0..40).chain([u32::MAX, 1 << 31, 0x0303_0303]) {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let result = scribble::with()
+            .start(method)
+            .timeout(Duration::from_secs(60))
+            .call(word)
+            .wait();
+        // It may say what it likes, and what it says is an answer or none.
+        if let Err(error) = result {
+            let kinds = [
+                ErrorKind::ResultNotDecodable,
+                ErrorKind::ResultTooLarge,
+                ErrorKind::Exited,
+            ];
+            assert!(kinds.contains(&error.kind()), "{word}: {error}");
+        }
+    }
+    assert_eq!(double::with().start(method).call(2).wait().unwrap(), 4);
 }
 
 /// Neither the program nor the server nor a worker that is ready runs while nothing is called.

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_long};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -30,15 +30,7 @@ unsafe impl Sync for SharedBoard {}
 impl SharedBoard {
     /// Makes one. The descriptor has to stay open until the worker has opened it by its name.
     pub(crate) fn new() -> io::Result<(SharedBoard, Fd, BoardName)> {
-        if cfg!(inparallel_no_pidfd) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let fd = Fd::adopt(memfd_create("inparallel", flags)?);
-        nix::unistd::ftruncate(&fd, size_of::<Board>() as i64)?;
-        // A worker that could make it shorter could end the program with a signal.
-        fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS))?;
-        let board = SharedBoard::map(&fd)?;
+        let (board, fd) = SharedBoard::with_fd()?;
         let name = BoardName {
             pid: std::process::id(),
             descriptor: fd.raw(),
@@ -47,26 +39,48 @@ impl SharedBoard {
         Ok((board, fd, name))
     }
 
+    /// Makes one for a worker that gets the descriptor.
+    pub(crate) fn with_fd() -> io::Result<(SharedBoard, Fd)> {
+        if cfg!(inparallel_no_pidfd) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let fd = Fd::adopt(memfd_create("inparallel", flags)?);
+        nix::unistd::ftruncate(&fd, size_of::<Board>() as i64)?;
+        // A worker that could make it shorter could end the program with a signal.
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS))?;
+        Ok((SharedBoard::map(&fd)?, fd))
+    }
+
     /// Opens the one that a program has made. An error where it cannot be reached: calls then go through the pipe.
     pub(crate) fn open(name: &BoardName) -> io::Result<SharedBoard> {
         let path = format!("/proc/{}/fd/{}", name.pid, name.descriptor);
         let fd: OwnedFd =
             retry(|| nix::fcntl::open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()))?;
-        let stat = fstat(&fd)?;
-        let seals = fcntl(&fd, FcntlArg::F_GET_SEALS)?;
-        let is_it = stat.st_ino == name.inode
-            && stat.st_size == size_of::<Board>() as i64
-            && seals & SEALS.bits() == SEALS.bits();
-        if !is_it {
+        if fstat(&fd)?.st_ino != name.inode {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "another file has the board's number",
             ));
         }
-        SharedBoard::map(&fd)
+        SharedBoard::map_checked(&fd)
     }
 
-    fn map(fd: impl std::os::fd::AsFd) -> io::Result<SharedBoard> {
+    /// Opens the one whose descriptor a program has sent.
+    pub(crate) fn of_fd(fd: &Fd) -> io::Result<SharedBoard> {
+        SharedBoard::map_checked(fd)
+    }
+
+    fn map_checked(fd: impl AsFd) -> io::Result<SharedBoard> {
+        let seals = fcntl(&fd, FcntlArg::F_GET_SEALS)?;
+        let is_it = fstat(&fd)?.st_size == size_of::<Board>() as i64 && seals & SEALS.bits() == SEALS.bits();
+        match is_it {
+            true => SharedBoard::map(fd),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no board")),
+        }
+    }
+
+    fn map(fd: impl AsFd) -> io::Result<SharedBoard> {
         let len = NonZeroUsize::new(size_of::<Board>()).ok_or(io::ErrorKind::InvalidInput)?;
         let rw = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the kernel chooses the place, so that nothing is replaced; the file is as long as the mapping, and
@@ -155,10 +169,7 @@ pub(crate) fn sleep_on_words(
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
             .map_or(Duration::ZERO, Duration::from);
         let until = now.saturating_add(left);
-        libc::timespec {
-            tv_sec: libc::time_t::try_from(until.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: c_long::from(until.subsec_nanos()),
-        }
+        timespec(until)
     });
     let until = until.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the waiters and the time are valid for the whole call, and so are the words that they name: both borrowed.
@@ -172,6 +183,28 @@ pub(crate) fn sleep_on_words(
             libc::CLOCK_MONOTONIC,
         )
     };
+    slept(result)
+}
+
+/// Sleeps until a number that is shared with another process is not what it was seen to be and somebody says so, or the limit
+/// has passed; or for no reason.
+pub(crate) fn sleep_on_shared(word: &Word, seen: u32, limit: Option<Duration>) -> io::Result<()> {
+    let limit = limit.map(timespec);
+    let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let word = std::ptr::from_ref(word);
+    // SAFETY: the word and the time are valid for the whole call: both live in or above this function.
+    slept(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, seen, limit) })
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: c_long::from(time.subsec_nanos()),
+    }
+}
+
+/// What a system call says in which a thread sleeps on numbers.
+fn slept(result: c_long) -> io::Result<()> {
     match result {
         -1 => match io::Error::last_os_error() {
             // Another value, a signal, or the end of the time: the caller looks again.
@@ -187,6 +220,11 @@ pub(crate) fn sleep_on_words(
         },
         _ => Ok(()),
     }
+}
+
+/// The number of the core that this thread runs on, for now.
+pub(crate) fn core() -> u32 {
+    nix::sched::sched_getcpu().map_or(0, |core| core as u32)
 }
 
 /// Wakes who sleeps on a number that is shared with another process.

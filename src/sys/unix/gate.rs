@@ -22,18 +22,21 @@ pub(crate) const READY_WORKERS: usize = 2;
 pub(crate) struct Gate(Fd);
 
 impl Gate {
-    /// The program's side and the worker's.
+    /// The program's side, with a first word in it, and the worker's.
     pub(crate) fn pair() -> io::Result<(Gate, Fd)> {
         let (ours, theirs) = control_pair()?;
-        Ok((Gate(ours.into_fd()), theirs))
+        let ours = ours.into_fd();
+        retry(|| send(ours.raw(), FIRST, MsgFlags::MSG_NOSIGNAL))?;
+        Ok((Gate(ours), theirs))
     }
 
-    /// Lets the worker have this program's stdout of now, and another stderr than its pipe if `stderr` says so. Once.
+    /// Lets the worker have this program's stdout of now, another stderr than its pipe if `stderr` says so, and these words.
+    /// Once.
     ///
     /// # Errors
     ///
     /// The worker is gone, or descriptors cannot be sent now.
-    pub(crate) fn open(&self, stderr: Option<SpawnStderr<'_>>) -> io::Result<()> {
+    pub(crate) fn open(&self, words: &[u8], stderr: Option<SpawnStderr<'_>>) -> io::Result<()> {
         with_output(stderr, |stdout, stderr| {
             let numbers: Vec<RawFd> = [Some(stdout), stderr]
                 .into_iter()
@@ -41,36 +44,54 @@ impl Gate {
                 .map(|fd: BorrowedFd<'_>| fd.as_raw_fd())
                 .collect();
             let rights = [ControlMessage::ScmRights(&numbers)];
-            let pieces = [IoSlice::new(b"go")];
+            // A datagram of nothing would be an end.
+            let pieces = [IoSlice::new(FIRST), IoSlice::new(words)];
             let flags = MsgFlags::MSG_NOSIGNAL;
             retry(|| sendmsg::<UnixAddr>(self.0.raw(), &pieces, &rights, flags, None)).map(|_| ())
         })
     }
 
-    /// Of a worker that has ended after the gate was opened: whether it had not gone through.
+    /// Of a worker that has ended: whether it had not gone through.
     pub(crate) fn is_untouched(&self) -> bool {
         // The kernel resets the side of a pair whose words the other one left unread (unix(7) is silent; af_unix.c,
-        // unix_release_sock).
+        // unix_release_sock). The first word is there from the beginning.
         getsockopt(&self.0, SocketError) == Ok(libc::ECONNRESET)
     }
 
-    /// The worker's side: from here on it prints to what it was let have.
-    pub(crate) fn pass(far: Fd) -> io::Result<()> {
+    /// The worker's side: from here on it prints to what it was let have. Gives the words, and what may be closed later.
+    pub(crate) fn pass(far: Fd) -> io::Result<Passed> {
         let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
         // On the stack: in a fresh process each page of new memory costs a fault.
-        let (_, fds) = receive_into(&far, &mut [0; 8])?.ok_or_else(gone)?;
-        let mut fds = fds.into_iter();
+        let mut buffer = [0; FIRST.len() + LONGEST_WORDS];
+        receive_into(&far, &mut buffer[..FIRST.len()])?.ok_or_else(gone)?;
+        let (len, fds) = receive_into(&far, &mut buffer)?.ok_or_else(gone)?;
         // The kernel drops those that do not fit into the table.
         let stdout = fds
-            .next()
+            .first()
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
         worker::dup2(stdout.raw(), 1)?;
-        match fds.next() {
-            Some(stderr) => worker::dup2(stderr.raw(), 2),
-            None => Ok(()),
+        if let Some(stderr) = fds.get(1) {
+            worker::dup2(stderr.raw(), 2)?;
         }
+        Ok(Passed {
+            words: buffer[FIRST.len()..len.max(FIRST.len())].to_vec(),
+            _open: (far, fds),
+        })
     }
 }
+
+/// What a worker got at its gate.
+pub(crate) struct Passed {
+    pub(crate) words: Vec<u8>,
+    /// Closing them takes longer than receiving them.
+    _open: (Fd, Vec<Fd>),
+}
+
+/// The longest words that a gate lets through.
+pub(crate) const LONGEST_WORDS: usize = 4 << 10;
+
+/// What comes before all words.
+const FIRST: &[u8] = b"go";
 
 /// The channel by which a ready worker gets its call: the worker's end and the program's, which never blocks. A socket, since
 /// any thread may write to it, and a pipe without a reader raises a signal that may end a program.

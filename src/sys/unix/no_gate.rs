@@ -18,7 +18,7 @@ impl Gate {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn open(&self, _: Option<SpawnStderr<'_>>) -> io::Result<()> {
+    pub(crate) fn open(&self, _: &[u8], _: Option<SpawnStderr<'_>>) -> io::Result<()> {
         match self.0 {}
     }
 
@@ -26,10 +26,16 @@ impl Gate {
         match self.0 {}
     }
 
-    pub(crate) fn pass(_: Fd) -> io::Result<()> {
+    pub(crate) fn pass(_: Fd) -> io::Result<Passed> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+pub(crate) struct Passed {
+    pub(crate) words: Vec<u8>,
+}
+
+pub(crate) const LONGEST_WORDS: usize = 4 << 10;
 
 pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
     Err(io::ErrorKind::Unsupported.into())

@@ -44,19 +44,11 @@ impl Control {
         })
     }
 
-    /// Sends a request for a worker that waits: its calls and replies, its side of a gate, and its stderr.
-    pub(crate) fn send_prepare(
-        &self,
-        bytes: &[u8],
-        calls: &Fd,
-        replies: &Fd,
-        gate: &Fd,
-        stderr: &Fd,
-    ) -> io::Result<bool> {
-        self.send(
-            bytes,
-            &[calls.as_fd(), replies.as_fd(), gate.as_fd(), stderr.as_fd()],
-        )
+    /// Sends a request for a worker that waits: its calls and replies, its side of a gate, its stderr, and its board if it
+    /// has one.
+    pub(crate) fn send_prepare(&self, bytes: &[u8], lines: [&Fd; 4], board: Option<&Fd>) -> io::Result<bool> {
+        let fds: Vec<_> = lines.into_iter().chain(board).map(AsFd::as_fd).collect();
+        self.send(bytes, &fds)
     }
 }
 
@@ -199,21 +191,25 @@ impl ForkServer {
         })
     }
 
-    /// Forks a worker that waits for its first call: `run` gets its calls, its replies, its side of the gate, and how setting
-    /// it up went.
+    /// Forks a worker that waits for its first call: `run` gets its calls, its replies, its side of the gate, its board, and
+    /// how setting it up went.
     pub(crate) fn fork_ready(
         &self,
-        fds: Vec<Fd>,
-        run: impl FnOnce(&Fd, Fd, Fd, io::Result<()>),
+        mut fds: Vec<Fd>,
+        has_board: bool,
+        run: impl FnOnce(&Fd, Fd, Fd, Option<Fd>, io::Result<()>),
     ) -> io::Result<i32> {
+        let board = if has_board { fds.pop() } else { None };
         let fds = four(fds)?;
-        let keep: Vec<RawFd> = fds.iter().map(Fd::raw).chain(self.bond.descriptor()).collect();
+        let all = fds.iter().chain(&board).map(Fd::raw);
+        let keep: Vec<RawFd> = all.chain(self.bond.descriptor()).collect();
         self.make(&keep, |ready| {
             let [calls, replies, gate, stderr] = fds;
             run(
                 &calls,
                 replies,
                 gate,
+                board,
                 ready.and_then(|()| self.connect(None, stderr)),
             );
         })

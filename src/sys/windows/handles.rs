@@ -205,7 +205,7 @@ impl Control {
         match self.0 {}
     }
 
-    pub(crate) fn send_prepare(&self, _: &[u8], _: &Fd, _: &Fd, _: &Fd, _: &Fd) -> io::Result<bool> {
+    pub(crate) fn send_prepare(&self, _: &[u8], _: [&Fd; 4], _: Option<&Fd>) -> io::Result<bool> {
         match self.0 {}
     }
 
@@ -249,7 +249,8 @@ impl ForkServer {
     pub(crate) fn fork_ready(
         &self,
         _: Vec<Fd>,
-        _: impl FnOnce(&Fd, Fd, Fd, io::Result<()>),
+        _: bool,
+        _: impl FnOnce(&Fd, Fd, Fd, Option<Fd>, io::Result<()>),
     ) -> io::Result<i32> {
         match self.0 {}
     }
@@ -276,7 +277,7 @@ impl Gate {
         Err(unsupported())
     }
 
-    pub(crate) fn open(&self, _: Option<SpawnStderr<'_>>) -> io::Result<()> {
+    pub(crate) fn open(&self, _: &[u8], _: Option<SpawnStderr<'_>>) -> io::Result<()> {
         match self.0 {}
     }
 
@@ -284,7 +285,13 @@ impl Gate {
         match self.0 {}
     }
 
-    pub(crate) fn pass(far: Fd) -> io::Result<()> {
+    pub(crate) fn pass(far: Fd) -> io::Result<Passed> {
         far.never()
     }
 }
+
+pub(crate) struct Passed {
+    pub(crate) words: Vec<u8>,
+}
+
+pub(crate) const LONGEST_WORDS: usize = 4 << 10;

@@ -3,103 +3,27 @@
 //! A slot ends once, with the last attempt at its task. Whoever waits registers first, then checks, then sleeps, so that no
 //! ending is missed.
 
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use outcome::Outcome;
+
 use std::any::Any;
-use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
-
-use crate::argument;
 use crate::callbacks;
 use crate::error::{Cause, Error, Result};
-use crate::ids::{About, Name, Rank, TaskId, WorkerId};
+use crate::ids::{self, About, Name, Rank, TaskId, WorkerId};
 use crate::limiter::Permit;
 use crate::mailbox::Mailbox;
 use crate::nesting;
-use crate::options::{Ended, Retry};
-use crate::payload::Payload;
+use crate::options::Retry;
 use crate::ready::Ready;
 use crate::sync::{contain, lock, sleep_on};
-use crate::wire::{self, Answer, Reply};
-
-/// How a task ended. Cheap to clone, so that callbacks and the waiter each decode their own value.
-#[derive(Debug, Clone)]
-pub(crate) enum Outcome {
-    Returned { payload: Payload, is_err: bool },
-    Failed(Error),
-}
-
-impl Outcome {
-    /// What a task answered that ran in this process.
-    pub(crate) fn of(answer: Answer, name: &Name) -> Outcome {
-        match answer.reply {
-            Reply::Returned { is_err } => Outcome::Returned {
-                payload: answer.payload.into(),
-                is_err,
-            },
-            reply => Outcome::Failed(Error::new(name.to_string(), Cause::of(reply))),
-        }
-    }
-
-    pub(crate) fn is_err(&self) -> bool {
-        match self {
-            Outcome::Returned { is_err, .. } => *is_err,
-            Outcome::Failed(_) => true,
-        }
-    }
-
-    /// The end of a task that never began.
-    pub(crate) fn cancelled(slot: &Slot) -> Outcome {
-        Outcome::Failed(Error::new(slot.name.to_string(), Cause::Cancelled))
-    }
-
-    /// How it ended, as far as that decides about another attempt.
-    fn kind(&self) -> Ended {
-        match self {
-            Outcome::Returned { is_err: false, .. } => Ended::Well,
-            Outcome::Returned { is_err: true, .. } => Ended::InErr,
-            Outcome::Failed(error) => Ended::Failed(error.kind()),
-        }
-    }
-
-    pub(crate) fn decode<T: DeserializeOwned>(&self, slot: &Slot) -> Result<T> {
-        match self {
-            Outcome::Failed(error) => Err(error.clone()),
-            Outcome::Returned { payload, .. } => {
-                argument::decode_output(payload).map_err(|reason| not_decodable::<T>(slot, reason))
-            }
-        }
-    }
-
-    /// As [`decode`](Outcome::decode), for the last who asks: what the slot has is used up.
-    pub(crate) fn decode_last<T: DeserializeOwned>(self, slot: &Slot) -> Result<T> {
-        match self {
-            Outcome::Failed(error) => Err(error),
-            Outcome::Returned { payload, .. } => {
-                if matches!(payload, Payload::Long(_)) {
-                    slot.peek_mut(|inner| {
-                        if let Some(Outcome::Returned { payload, .. }) = &mut inner.outcome {
-                            *payload = Payload::EMPTY;
-                        }
-                    });
-                }
-                argument::decode_last_output(payload).map_err(|reason| not_decodable::<T>(slot, reason))
-            }
-        }
-    }
-}
-
-fn not_decodable<T>(slot: &Slot, reason: String) -> Error {
-    let type_name = wire::type_name_of::<T>();
-    let cause = Cause::ResultNotDecodable { type_name, reason };
-    Error::new(slot.name.to_string(), cause)
-        .with_worker(slot.pid(), Vec::new())
-        .with_attempt(slot.attempt())
-}
 
 /// Who has a task that has not ended: whom to tell that nobody wants it any more.
 #[derive(Clone)]
@@ -120,6 +44,15 @@ pub(crate) trait Workers: Sync {
 
     /// Goes on reading the worker's messages.
     fn has_room(&self, worker: WorkerId);
+}
+
+/// How a thread that waits may find a worker's answer before the supervisor does.
+pub(crate) trait Early: Send + Sync {
+    /// Looks out, and ends this task with what the worker said: for a moment, and sleeping after that, if it may.
+    fn look_out(&self, slot: &Arc<Slot>, patience: Stay);
+
+    /// Has the thread look again that sleeps there.
+    fn wake(&self);
 }
 
 /// Where tasks wait for a worker, and are handed to several at once.
@@ -210,6 +143,7 @@ pub(crate) struct Rare {
     pub(crate) waker: Option<Waker>,
     watchers: Vec<(Arc<Ready>, u64)>,
     pub(crate) callbacks: Vec<Callback>,
+    early: Option<Arc<dyn Early>>,
 }
 
 impl Inner {
@@ -223,6 +157,12 @@ impl Inner {
 
     pub(crate) fn known_mailbox(&mut self) -> Option<&mut Mailbox> {
         self.rare.as_mut()?.mailbox.as_deref_mut()
+    }
+
+    /// Takes it away; it is returned if a thread sleeps there, which is to be woken.
+    fn take_early(&mut self) -> Option<Arc<dyn Early>> {
+        let early = self.rare.as_mut()?.early.take();
+        early.filter(|_| self.is_helped)
     }
 
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
@@ -246,7 +186,7 @@ impl Slot {
         };
         Arc::new(Slot {
             id,
-            name: interned(name),
+            name: ids::interned(name),
             generation: crate::sys::generation() as u32,
             pid: AtomicU32::new(0),
             attempt: AtomicU32::new(1),
@@ -287,6 +227,29 @@ impl Slot {
         }
         inner.rare().held.push(thing);
         true
+    }
+
+    /// Says how the answer of this attempt may be found by who waits for it.
+    pub(crate) fn set_early(&self, early: Option<Arc<dyn Early>>) {
+        let mut inner = lock(&self.inner);
+        // What has ended may have neither.
+        if inner.is_ending {
+            return;
+        }
+        let old = inner.take_early();
+        if early.is_some() {
+            inner.rare().early = early;
+        }
+        drop(inner);
+        wake(old);
+    }
+
+    /// A thread is about to sleep where it looks out. False: there is nothing any more to be found there.
+    pub(crate) fn helps_early(&self, early: &dyn Early) -> bool {
+        let mut inner = lock(&self.inner);
+        let known = inner.rare.as_ref().and_then(|rare| rare.early.as_ref());
+        inner.is_helped = known.is_some_and(|known| std::ptr::addr_eq(Arc::as_ptr(known), early));
+        inner.is_helped
     }
 
     /// Keeps the right to run until the task ends. False: it has ended, or is about to.
@@ -404,7 +367,9 @@ impl Slot {
             self.attempt.fetch_add(1, Ordering::Relaxed);
             self.set_pid(0);
             inner.place = Place::Starting;
+            let early = inner.take_early();
             drop(inner);
+            wake(early);
             return start(self, pause);
         }
         let outcome = match outcome {
@@ -427,6 +392,7 @@ impl Slot {
             drop(permit);
             inner = lock(&self.inner);
         }
+        let early = inner.take_early();
         let (pool, rare) = (inner.pool.take(), inner.rare.take());
         inner.place = Place::Nobody;
         let Some(rare) = rare else {
@@ -454,9 +420,10 @@ impl Slot {
         if mailbox.is_some() {
             inner.rare().mailbox = mailbox;
         }
-        // Before anybody can see the outcome: what they have end next comes after it.
+        // Before anybody can see the outcome: what they have end next comes after it. The slot is locked, and the list within.
         watchers.iter().for_each(|(ready, key)| ready.put(*key));
         drop(inner);
+        wake(early);
         // Before what it held counts as gone: who waits until all is quiet waits for its callbacks too.
         if let Some(outcome) = for_callbacks {
             let slot = Arc::clone(self);
@@ -663,7 +630,7 @@ impl Slot {
     }
 
     /// The outcome, or `None` when the deadline has passed.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Outcome>> {
+    pub(crate) fn wait(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Option<Outcome>> {
         self.help(match deadline {
             None => Stay::Endless,
             Some(deadline) if deadline <= Instant::now() => Stay::Look,
@@ -673,19 +640,23 @@ impl Slot {
     }
 
     /// Brings the task on, if this thread can.
-    pub(crate) fn help(&self, patience: Stay) {
+    pub(crate) fn help(self: &Arc<Self>, patience: Stay) {
         if !self.is_ours() {
             return;
         }
-        let pool = {
+        let (pool, early) = {
             let inner = lock(&self.inner);
             match inner.place {
-                Place::Pool(_) if inner.outcome.is_none() => inner.pool.clone(),
-                _ => None,
+                _ if inner.outcome.is_some() => (None, None),
+                Place::Pool(_) => (inner.pool.clone(), None),
+                _ => (None, inner.rare.as_ref().and_then(|rare| rare.early.clone())),
             }
         };
         if let Some(pool) = pool {
             pool.help(self, patience);
+        }
+        if let Some(early) = early.filter(|_| patience != Stay::Look) {
+            early.look_out(self, patience);
         }
     }
 
@@ -724,35 +695,8 @@ impl Slot {
     }
 }
 
-/// One for all tasks of this name, for as long as the process lives: there are as many as the program has functions.
-fn interned(name: Name) -> &'static Name {
-    thread_local! {
-        static LAST: Cell<Option<&'static Name>> = const { Cell::new(None) };
+fn wake(early: Option<Arc<dyn Early>>) {
+    if let Some(early) = early {
+        early.wake();
     }
-    static NAMES: Mutex<BTreeSet<&'static Name>> = Mutex::new(BTreeSet::new());
-    let is_it = |last: &&'static Name| {
-        std::ptr::eq(last.module, name.module) && std::ptr::eq(last.function, name.function)
-    };
-    if let Some(last) = LAST.get().filter(is_it) {
-        return last;
-    }
-    let leak = || -> &'static Name { Box::leak(Box::new(name)) };
-    // In a fork a thread that does not exist there may hold the lock: one more does no harm.
-    let name = match NAMES.try_lock() {
-        Err(_) => leak(),
-        Ok(mut names) => match names.get(&name) {
-            Some(name) => name,
-            None => {
-                let name = leak();
-                names.insert(name);
-                name
-            }
-        },
-    };
-    LAST.set(Some(name));
-    name
 }
-
-#[cfg(test)]
-#[path = "slot_tests.rs"]
-mod tests;

@@ -1,0 +1,50 @@
+//! A worker that has nothing to do yet goes once through a call: what that touches first in a process, memory and code, is
+//! there when the call comes.
+
+use std::io;
+
+use crate::argument::Refused;
+use crate::board::{Come, Sheet};
+use crate::sys::{self, Entry, Gate, SameImage};
+use crate::wire::{self, Answer, Call, ToWorker};
+use crate::worker::posts::Posts;
+use crate::worker::run::{self, Remote};
+
+/// Makes a call to this process, and answers it: with lines of its own, as a worker that was made before its call does.
+///
+/// # Errors
+///
+/// There are no descriptors for it. Then the first call takes a little longer.
+pub(super) fn rehearse(image: SameImage) -> io::Result<()> {
+    let (far_calls, _calls) = sys::call_pair()?;
+    let (_replies, far_replies) = sys::pipe()?;
+    let (gate, far_gate) = Gate::pair()?;
+    let (sheet, board) = Sheet::new()?;
+    let posts = Some(Posts::of_fd(&board)?);
+    let entry: &Entry<Answer> = Entry::of(Remote::new(decode, nothing));
+    let (entry, type_name) = entry.address();
+    let call = Call {
+        task: 0,
+        entry,
+        type_name: type_name.to_owned(),
+        depth: 0,
+        name: String::new(),
+        attempt: 1,
+        limit: None,
+        setup: None,
+        is_posted: false,
+        remember: None,
+        attached: Vec::new(),
+    };
+    let frame = wire::frame_head(&ToWorker::Call(call), 0).map_err(io::Error::other)?;
+    gate.open(&frame, None)?;
+    sheet.announce(Come::AtGate);
+    run::run_when_called(&far_calls, far_replies, posts, Ok(()), image, far_gate)
+}
+
+fn nothing((): ()) {}
+
+#[expect(clippy::unnecessary_wraps, reason = "what a task's decoder looks like")]
+fn decode(_: &mut &[u8]) -> Result<(), Refused> {
+    Ok(())
+}
