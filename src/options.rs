@@ -390,7 +390,7 @@ impl Options {
     /// How long a thread that waits for the result of a task of [`ForkServer`](StartMethod::ForkServer) may look out for it
     /// before it sleeps: waking up takes longer than many a task. It gives way to whoever wants its core meanwhile. Default,
     /// and at most: 50 µs. Zero: it sleeps at once, and no worker that is ready is woken before the call is made, to look out
-    /// for it as long. In a pool, [`PoolBuilder::spin`](crate::PoolBuilder::spin) says it.
+    /// for that. In a pool, [`PoolBuilder::spin`](crate::PoolBuilder::spin) says it.
     ///
     /// It is left out where the process may use one core only, and after it was in vain, the more often the longer that
     /// lasts.

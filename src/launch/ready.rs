@@ -106,17 +106,6 @@ impl Ready {
         is_open
     }
 
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.calls
-            .as_ref()
-            .map_or(Ok(()), |calls| sys::send_call(calls, frame))
-    }
-
-    fn say(&self, sheet: &Sheet, come: Come) {
-        self.has_said.store(true, Ordering::Relaxed);
-        sheet.announce(come);
-    }
-
     /// The same, for the supervisor: sends as much of the call as fits; what is returned has the rest.
     pub(crate) fn call(mut self, head: Vec<u8>, payload: Payload, options: &Options) -> Option<Outgoing> {
         self.open(&[], options).ok()?;
@@ -127,6 +116,17 @@ impl Ready {
             self.say(sheet, Come::InPipe);
         }
         Some(calls)
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.calls
+            .as_ref()
+            .map_or(Ok(()), |calls| sys::send_call(calls, frame))
+    }
+
+    fn say(&self, sheet: &Sheet, come: Come) {
+        self.has_said.store(true, Ordering::Relaxed);
+        sheet.announce(come);
     }
 
     fn open(&self, words: &[u8], options: &Options) -> io::Result<()> {

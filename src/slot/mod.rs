@@ -122,7 +122,7 @@ pub(crate) struct Inner {
     /// Threads that sleep on `changed`.
     sleepers: u32,
     returned: u8,
-    /// A thread sleeps in [`Queue::help`].
+    /// A thread sleeps in [`Queue::help`], or in [`Early::look_out`].
     is_helped: bool,
     /// `cancel` was answered with true: whatever arrives now is thrown away.
     pub(crate) cancelled: bool,
@@ -660,7 +660,7 @@ impl Slot {
         }
     }
 
-    /// A thread begins, or ends, to sleep in [`Queue::help`]. False: the task has ended.
+    /// A thread begins, or ends, to sleep in [`Queue::help`], or ends to sleep in [`Early::look_out`]. False: the task has ended.
     pub(crate) fn set_helped(&self, is_helped: bool) -> bool {
         let mut inner = lock(&self.inner);
         inner.is_helped = is_helped;

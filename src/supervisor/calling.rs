@@ -10,7 +10,7 @@ use crate::launch::{self, Entrance, Order, Ready, Surroundings};
 use crate::options::{Options, StartMethod};
 use crate::slot::{Early, Outcome, Place, Slot, Stay, Workers};
 use crate::supervisor::context::{self, Context, Submitted};
-use crate::sync::lock;
+use crate::sync::{has_cores, lock};
 use crate::sys::{self, Word};
 
 /// A call that the calling thread hands to a worker which was ready for it; the supervisor's notice.
@@ -32,13 +32,14 @@ impl Called {
 /// A call with these options is about to be made: has the worker that will probably get it wake up meanwhile.
 pub(crate) fn expect_call(options: &Options) {
     let is_at_once = options.pool.is_none() && options.limit.is_none();
-    if is_at_once && options.method() == StartMethod::ForkServer && !options.spin_or_default().is_zero() {
-        let context = context::current();
-        if context.has_cores() {
-            let entrance = lock(&context.inbox).ready.first().map(Ready::entrance);
-            if let Some(sheet) = entrance.as_ref().and_then(|entrance| entrance.sheet()) {
-                sheet.expect();
-            }
+    if !is_at_once || options.method() != StartMethod::ForkServer {
+        return;
+    }
+    let context = context::current();
+    if context.looks_out(options) {
+        let entrance = lock(&context.inbox).ready.first().map(Ready::entrance);
+        if let Some(sheet) = entrance.as_ref().and_then(|entrance| entrance.sheet()) {
+            sheet.expect();
         }
     }
 }
@@ -118,18 +119,22 @@ impl Context {
     /// How a thread that waits for the call finds its answer before the supervisor does.
     pub(super) fn early(&'static self, ready: &Ready, options: &Options) -> Option<Arc<dyn Early>> {
         let (entrance, worker) = (ready.entrance(), ready.worker);
-        let spin = options.spin_or_default();
-        let may_look = entrance.sheet().is_some() && !spin.is_zero() && self.has_cores();
+        let may_look = entrance.sheet().is_some() && self.looks_out(options);
         may_look.then(|| -> Arc<dyn Early> {
             Arc::new(LookOut {
                 context: self,
                 entrance,
-                spin,
+                spin: options.spin_or_default(),
                 most_result: options.max_result_or_default(),
                 worker,
                 bell: Word::new(0),
             })
         })
+    }
+
+    /// Whether it helps to look out, and the call allows it.
+    fn looks_out(&self, options: &Options) -> bool {
+        !options.spin_or_default().is_zero() && *self.has_cores.get_or_init(has_cores)
     }
 
     /// Lets any thread call this worker.

@@ -22,7 +22,7 @@ use crate::supervisor::calling::Called;
 use crate::supervisor::event_loop::EventLoop;
 use crate::supervisor::pools::{PoolCore, PoolSettings};
 use crate::supervisor::relay::Relay;
-use crate::sync::{Count, LONGEST_SPIN, Spin, has_cores, lock};
+use crate::sync::{Count, LONGEST_SPIN, Spin, lock};
 use crate::sys::{self, Global, Poller, Waker};
 use crate::wire::Answer;
 
@@ -107,7 +107,7 @@ pub(crate) struct Context {
     is_tidying: AtomicBool,
     /// How threads look out for answers that may come at once.
     pub(super) spin: Spin,
-    has_cores: OnceLock<bool>,
+    pub(super) has_cores: OnceLock<bool>,
 }
 
 /// How far the start came. What failed once may succeed the next time.
@@ -318,11 +318,6 @@ impl Context {
 
     fn is_current(&self) -> bool {
         self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
-    }
-
-    /// Whether it helps to look out.
-    pub(super) fn has_cores(&self) -> bool {
-        *self.has_cores.get_or_init(has_cores)
     }
 
     pub(super) fn ring(&self) {

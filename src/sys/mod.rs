@@ -35,3 +35,6 @@ pub(crate) use board::*;
 #[cfg(any(not(target_os = "linux"), inparallel_no_linux))]
 pub(crate) use no_board::*;
 pub(crate) use portable::*;
+
+/// The longest words that a gate lets through.
+pub(crate) const LONGEST_WORDS: usize = 4 << 10;

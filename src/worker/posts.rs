@@ -59,7 +59,7 @@ impl Posts {
         ))
     }
 
-    /// That of a worker which gets one call, by its pipe.
+    /// That of a worker which gets one call, by its gate or its pipe.
     pub(super) fn of_fd(board: &Fd) -> io::Result<Posts> {
         Ok(Posts::new(SharedBoard::of_fd(board)?, LONGEST_SPIN, true, None))
     }

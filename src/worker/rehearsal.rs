@@ -6,7 +6,7 @@ use std::io;
 use crate::argument::Refused;
 use crate::board::{Come, Sheet};
 use crate::sys::{self, Entry, Gate, SameImage};
-use crate::wire::{self, Answer, Call, ToWorker};
+use crate::wire::Answer;
 use crate::worker::posts::Posts;
 use crate::worker::run::{self, Remote};
 
@@ -23,20 +23,7 @@ pub(super) fn rehearse(image: SameImage) -> io::Result<()> {
     let posts = Some(Posts::of_fd(&board)?);
     let entry: &Entry<Answer> = Entry::of(Remote::new(decode, nothing));
     let (entry, type_name) = entry.address();
-    let call = Call {
-        task: 0,
-        entry,
-        type_name: type_name.to_owned(),
-        depth: 0,
-        name: String::new(),
-        attempt: 1,
-        limit: None,
-        setup: None,
-        is_posted: false,
-        remember: None,
-        attached: Vec::new(),
-    };
-    let frame = wire::frame_head(&ToWorker::Call(call), 0).map_err(io::Error::other)?;
+    let frame = run::call_for_nobody(entry, type_name).map_err(io::Error::other)?;
     gate.open(&frame, None)?;
     sheet.announce(Come::AtGate);
     run::run_when_called(&far_calls, far_replies, posts, Ok(()), image, far_gate)

@@ -537,20 +537,7 @@ fn whole_frame(mut bytes: &[u8]) -> Option<Frame<ToWorker>> {
 /// Goes once through what a task will need, so that its pages are there and its symbols are found: in the fork server, whose
 /// workers inherit what can be inherited, and in a worker that has nothing to do yet.
 pub(super) fn warm_up() {
-    let call = Call {
-        task: 0,
-        entry: 0,
-        type_name: String::new(),
-        depth: 0,
-        name: String::new(),
-        attempt: 1,
-        limit: None,
-        setup: None,
-        is_posted: false,
-        remember: None,
-        attached: Vec::new(),
-    };
-    let frame = wire::frame_head(&ToWorker::Call(call), 0).unwrap_or_default();
+    let frame = call_for_nobody(0, "").unwrap_or_default();
     let frame = Assembler::new(0).feed::<ToWorker>(&mut &*frame);
     let about = About {
         id: TaskId(0),
@@ -572,6 +559,24 @@ pub(super) fn warm_up() {
     drop(report);
     // A decoder that finds nothing to decode.
     drop(wire::decode::<Call>(&[]));
+}
+
+/// The frame of a call without arguments that nobody has made.
+pub(super) fn call_for_nobody(entry: i64, type_name: &str) -> Result<Vec<u8>, String> {
+    let call = Call {
+        task: 0,
+        entry,
+        type_name: type_name.to_owned(),
+        depth: 0,
+        name: String::new(),
+        attempt: 1,
+        limit: None,
+        setup: None,
+        is_posted: false,
+        remember: None,
+        attached: Vec::new(),
+    };
+    wire::frame_head(&ToWorker::Call(call), 0)
 }
 
 /// Where a task that is none speaks to.

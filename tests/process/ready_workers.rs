@@ -3,6 +3,7 @@
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use inparallel::{ErrorKind, StartMethod, Stderr, TaskContext, task};
@@ -33,6 +34,8 @@ trials! {
         death_is_told_to_who_looks_out,
         answer_that_nobody_waits_for_is_told,
         what_a_task_wrote_comes_before_its_answer,
+        answer_after_the_time_limit_is_thrown_away,
+        worker_that_stays_after_its_answer_is_ended,
         answers_that_are_forged_harm_nobody_else,
         idle_program_is_not_woken,
     }
@@ -467,6 +470,56 @@ fn what_a_task_wrote_comes_before_its_answer(method: StartMethod) {
     });
     // SAFETY: as above.
     assert_eq!(unsafe { libc::dup2(own.as_raw_fd(), 2) }, 2);
+}
+
+/// By the program, which has decided before it asks: the task's own clock may say so earlier.
+#[task]
+fn return_when_asked_to_end() -> u32 {
+    static IS_ASKED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn asked(_: libc::c_int) {
+        IS_ASKED.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler stores a number, which may be done at any moment.
+    unsafe { libc::signal(libc::SIGTERM, asked as *const () as libc::sighandler_t) };
+    while !IS_ASKED.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+    7
+}
+
+/// Also where a thread looks out for it all the time.
+fn answer_after_the_time_limit_is_thrown_away(method: StartMethod) {
+    for _ in 0..10 {
+        let _ = READY_WORKERS > 0 && ready().is_empty();
+        let call = return_when_asked_to_end::with().start(method);
+        let call = call.grace(Duration::from_secs(60));
+        let mut future = call.timeout(Duration::from_millis(20)).call();
+        let result = loop {
+            match future.wait_timeout(Duration::from_micros(30)) {
+                Ok(None) => {}
+                Ok(Some(value)) => break Ok(value),
+                Err(error) => break Err(error.kind()),
+            }
+        };
+        assert_eq!(result, Err(ErrorKind::TimedOut));
+    }
+}
+
+/// Is stopped before, while or after it answers.
+#[task]
+fn stop_at_some_time() -> u32 {
+    std::thread::spawn(|| os::stop(std::process::id()));
+    7
+}
+
+fn worker_that_stays_after_its_answer_is_ended(method: StartMethod) {
+    for _ in 0..20 {
+        let mut future = stop_at_some_time::with().start(method).kill_on_drop().call();
+        if let Some(value) = future.wait_timeout(Duration::from_millis(50)).unwrap() {
+            assert_eq!(value, 7);
+        }
+    }
+    assert!(inparallel::wait_idle(Duration::from_secs(60)));
 }
 
 /// Writes into all that the process shares with others.

@@ -57,6 +57,7 @@ fn limits_that_cannot_be_meant_are_refused(method: StartMethod) {
         "grace",
         "18446744073709551615",
     );
+    check(with().spin(Duration::from_micros(51)).call(), "spin", "51µs");
     own_pid::with()
         .start(method)
         .timeout(Duration::from_secs(1000))

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 use super::control::receive_into;
 use super::server::with_output;
 use super::{Fd, SpawnStderr, control_pair, retry, worker};
+use crate::sys::LONGEST_WORDS;
 
 /// How many workers are kept ready for calls to come.
 pub(crate) const READY_WORKERS: usize = 2;
@@ -86,9 +87,6 @@ pub(crate) struct Passed {
     /// Closing them takes longer than receiving them.
     _open: (Fd, Vec<Fd>),
 }
-
-/// The longest words that a gate lets through.
-pub(crate) const LONGEST_WORDS: usize = 4 << 10;
 
 /// What comes before all words.
 const FIRST: &[u8] = b"go";

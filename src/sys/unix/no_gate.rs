@@ -35,8 +35,6 @@ pub(crate) struct Passed {
     pub(crate) words: Vec<u8>,
 }
 
-pub(crate) const LONGEST_WORDS: usize = 4 << 10;
-
 pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -293,5 +293,3 @@ impl Gate {
 pub(crate) struct Passed {
     pub(crate) words: Vec<u8>,
 }
-
-pub(crate) const LONGEST_WORDS: usize = 4 << 10;

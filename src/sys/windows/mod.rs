@@ -9,8 +9,8 @@ mod poll;
 mod memory;
 
 pub(crate) use handles::{
-    Boot, Child, Control, Fd, FileId, ForkServer, Forked, Gate, Incoming, LONGEST_WORDS, Passed, Request,
-    ServerEvent, Spawn, SpawnStderr, call_pair, control_pair, fork_worker, pipe, send_call, spawn,
+    Boot, Child, Control, Fd, FileId, ForkServer, Forked, Gate, Incoming, Passed, Request, ServerEvent,
+    Spawn, SpawnStderr, call_pair, control_pair, fork_worker, pipe, send_call, spawn,
 };
 pub(crate) use memory::{Memory, has_our_rights};
 pub(crate) use poll::{Poller, Waker};
