@@ -106,7 +106,7 @@ impl Server {
                 cookie,
                 control: &far,
             },
-            environment: &surroundings.environment,
+            environment: surroundings.environment.pairs(),
             stderr: SpawnStderr::Inherit,
         })
         .map_err(|error| Cause::launch(format!("fork server: execute {}", program.display()), error))?;
@@ -163,7 +163,12 @@ impl Server {
     }
 
     /// Has a worker made for a call that is still to come. `None`: there is other work, or no room in the channel.
-    pub(crate) fn prepare(&mut self, worker: WorkerId) -> Result<Option<(Lines, Ready)>, Cause> {
+    /// `likely`: what the call before ran.
+    pub(crate) fn prepare(
+        &mut self,
+        worker: WorkerId,
+        likely: Option<i64>,
+    ) -> Result<Option<(Lines, Ready)>, Cause> {
         let is_busy = !self.waiting.is_empty() || self.under_way >= MOST_UNDER_WAY;
         if is_busy || !self.is_ready || self.is_retired {
             return Ok(None);
@@ -180,6 +185,7 @@ impl Server {
         let message = encode(&ToServer::Prepare {
             worker: worker.0,
             has_board: far_board.is_some(),
+            likely,
         });
         let sent = message.and_then(|message| {
             let lines = [&far_calls, &far.replies, &far_gate, far_stderr];
@@ -399,6 +405,7 @@ pub(super) fn difference(base: &Surroundings, wanted: &Surroundings) -> Option<S
     let environment = (base.environment != wanted.environment).then(|| {
         wanted
             .environment
+            .pairs()
             .iter()
             .map(|(name, value)| (bytes(name), bytes(value)))
             .collect::<Vec<_>>()

@@ -4,11 +4,13 @@ mod fork;
 mod forkserver;
 mod ready;
 mod spawn;
+mod surroundings;
 
 pub(crate) use fork::fork;
 pub(crate) use forkserver::{Ended, Launch, Server, not_launched};
 pub(crate) use ready::{Entrance, Ready, head_of, small_frame};
 pub(crate) use spawn::spawn;
+pub(crate) use surroundings::Surroundings;
 
 use std::ffi::OsString;
 use std::io;
@@ -32,28 +34,6 @@ pub(crate) struct Order {
     pub(crate) surroundings: Arc<Surroundings>,
     /// For `Spawn`; else for the fork server.
     pub(crate) is_spawn: bool,
-}
-
-/// The environment and the working directory of the moment of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Surroundings {
-    pub(crate) directory: Option<OsString>,
-    pub(crate) environment: Vec<(OsString, OsString)>,
-    /// The rights of the program.
-    pub(crate) identity: sys::Identity,
-}
-
-impl Surroundings {
-    /// Looked at in the calling thread: the supervisor's moment is a later one.
-    pub(crate) fn now() -> Surroundings {
-        // A directory that was removed has no name: the worker then has the fork server's.
-        let directory = std::env::current_dir().ok().map(Into::into);
-        Surroundings {
-            directory,
-            environment: std::env::vars_os().collect(),
-            identity: sys::identity(),
-        }
-    }
 }
 
 /// The program's ends of what connects it to one worker.

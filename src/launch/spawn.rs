@@ -56,7 +56,7 @@ pub(crate) fn spawn(options: &Options, order: &Order) -> Result<Lines, Cause> {
         program: &program,
         title: &title("inparallel worker"),
         boot: &boot,
-        environment: &order.surroundings.environment,
+        environment: order.surroundings.environment.pairs(),
         stderr: far.stderr(options),
     })
     .map_err(|error| Cause::launch(format!("execute {}", program.display()), error))?;

@@ -256,10 +256,7 @@ impl PoolBuilder {
             work.map_err(|cause| Error::new("", cause))
         };
         let mut surroundings = Surroundings::now();
-        for (name, value) in &self.environment {
-            surroundings.environment.retain(|(other, _)| other != name);
-            surroundings.environment.push((name.clone(), value.clone()));
-        }
+        surroundings.environment = surroundings.environment.with(&self.environment);
         if let Some(directory) = &self.directory {
             surroundings.directory = Some(std::path::absolute(directory).unwrap_or(directory.clone()).into());
         }

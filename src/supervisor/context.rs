@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,8 @@ pub(crate) struct Context {
     /// How threads look out for answers that may come at once.
     pub(super) spin: Spin,
     pub(super) has_cores: OnceLock<bool>,
+    /// The entry of the last call to a worker of the fork server. No entry has distance zero.
+    likely: AtomicI64,
 }
 
 /// How far the start came. What failed once may succeed the next time.
@@ -149,12 +151,14 @@ impl Workers for Context {
 
 /// The surroundings of this moment: one copy for all calls between which nothing changes.
 pub(crate) fn surroundings() -> Arc<Surroundings> {
-    let now = Surroundings::now();
-    let mut last = lock(&current().surroundings);
-    if **last != now {
-        *last = Arc::new(now);
+    let known = &current().surroundings;
+    let last = Arc::clone(&lock(known));
+    if last.are_now() {
+        return last;
     }
-    Arc::clone(&last)
+    let now = Arc::new(Surroundings::now());
+    *lock(known) = Arc::clone(&now);
+    now
 }
 
 /// Sends a task to the supervisor, to be run by a new worker.
@@ -164,6 +168,9 @@ pub(crate) fn submit(submitted: Submitted, order: Order) -> Result<(), Cause> {
         // Here and now: to wake the supervisor for it would take longer, and it has others to look after.
         let lines = launch::spawn(&submitted.options, &order);
         return adopt(submitted, lines);
+    }
+    if let Some(call) = &order.call {
+        context.likely.store(call.entry, Ordering::Relaxed);
     }
     match context.call_ready(submitted, order)? {
         None => Ok(()),
@@ -313,11 +320,17 @@ impl Context {
             is_tidying: AtomicBool::new(false),
             spin: Spin::seldom(LONGEST_SPIN),
             has_cores: OnceLock::new(),
+            likely: AtomicI64::new(0),
         }
     }
 
     fn is_current(&self) -> bool {
         self.generation == sys::generation() && !self.dead.load(Ordering::Acquire)
+    }
+
+    /// What the next call will probably run.
+    pub(super) fn likely(&self) -> Option<i64> {
+        Some(self.likely.load(Ordering::Relaxed)).filter(|entry| *entry != 0)
     }
 
     pub(super) fn ring(&self) {

@@ -29,7 +29,7 @@ impl EventLoop {
             && let Some(server) = self.servers.get_mut(&serial)
         {
             let id = WorkerId(ids::next_number());
-            match server.prepare(id) {
+            match server.prepare(id, self.context.likely()) {
                 Ok(Some((lines, ready))) => {
                     let options = Options::new();
                     let grace = options.grace_or_default();

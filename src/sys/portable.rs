@@ -177,6 +177,25 @@ impl SameImage {
         distance: i64,
         type_name: &str,
     ) -> Result<&'static Entry<A>, String> {
+        let entry = self.entry_at(distance)?;
+        let found = (entry.type_name)();
+        if found != type_name {
+            return Err(format!(
+                "the task at distance {distance} is {found}, not {type_name}"
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// Touches what finding and running an entry touches first, if there is one.
+    pub(crate) fn touch<A: 'static>(self, distance: i64) {
+        if let Ok(entry) = self.entry_at::<A>(distance) {
+            let _ = (entry.type_name)();
+            super::touch_code(entry.run as *const () as usize);
+        }
+    }
+
+    fn entry_at<A: 'static>(self, distance: i64) -> Result<&'static Entry<A>, String> {
         let address = (anchor_address() as i64).wrapping_add(distance) as usize;
         let (start, end) = super::image_range();
         let fits = address.is_multiple_of(align_of::<Entry<A>>())
@@ -200,14 +219,7 @@ impl SameImage {
         }
         // SAFETY: the mark says that an `Entry` stands here, and `self` proves that the image is the same, so that the
         // caller's `A` is the one it was made with. Entries are constants: never changed, never unmapped.
-        let entry = unsafe { &*entry };
-        let found = (entry.type_name)();
-        if found != type_name {
-            return Err(format!(
-                "the task at distance {distance} is {found}, not {type_name}"
-            ));
-        }
-        Ok(entry)
+        Ok(unsafe { &*entry })
     }
 }
 

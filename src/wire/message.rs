@@ -11,7 +11,7 @@ use crate::ids::BoardName;
 pub(crate) const MAGIC: [u8; 8] = *b"inparall";
 
 /// Raised with every change of a message.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// What a re-executed process is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,6 +218,8 @@ pub(crate) enum ToServer {
     Prepare {
         worker: u64,
         has_board: bool,
+        /// The entry of the call before: probably that of the call to come.
+        likely: Option<i64>,
     },
     /// Signal the worker's process group.
     Signal {

@@ -67,11 +67,15 @@ impl Serving {
                         });
                         self.made(worker, forked)?;
                     }
-                    Ok(ToServer::Prepare { worker, has_board }) => {
+                    Ok(ToServer::Prepare {
+                        worker,
+                        has_board,
+                        likely,
+                    }) => {
                         let forked =
                             self.server
                                 .fork_ready(fds, has_board, |calls, replies, gate, board, ready| {
-                                    serve_when_called(calls, replies, (gate, board), ready, image);
+                                    serve_when_called(calls, replies, (gate, board), ready, image, likely);
                                 });
                         self.made(worker, forked)?;
                     }
@@ -134,6 +138,7 @@ fn serve_when_called(
     (gate, board): (Fd, Option<Fd>),
     ready: io::Result<()>,
     image: SameImage,
+    likely: Option<i64>,
 ) {
     // The program says there where its call is: without it, this is for another worker.
     let Ok(posts) = board.as_ref().map(Posts::of_fd).transpose() else {
@@ -145,7 +150,7 @@ fn serve_when_called(
         .is_some_and(|posts| !posts.is_expected_within(REST))
     {
         // If it fails, the call finds less prepared.
-        let _ = rehearse(image);
+        let _ = rehearse(image, likely);
     }
     if run::run_when_called(calls, replies, posts, ready, image, gate).is_err() {
         sys::exit_now(run::CANNOT_ANSWER);

@@ -12,7 +12,7 @@ use nix::sys::socket::{
 
 use super::control::receive_into;
 use super::server::with_output;
-use super::{Fd, SpawnStderr, control_pair, retry, worker};
+use super::{Fd, SpawnStderr, retry, worker};
 use crate::sys::LONGEST_WORDS;
 
 /// How many workers are kept ready for calls to come.
@@ -25,9 +25,8 @@ pub(crate) struct Gate(Fd);
 impl Gate {
     /// The program's side, with a first word in it, and the worker's.
     pub(crate) fn pair() -> io::Result<(Gate, Fd)> {
-        let (ours, theirs) = control_pair()?;
-        let ours = ours.into_fd();
-        retry(|| send(ours.raw(), FIRST, MsgFlags::MSG_NOSIGNAL))?;
+        let (theirs, ours) = call_pair()?;
+        send_call(&ours, FIRST)?;
         Ok((Gate(ours), theirs))
     }
 
@@ -45,7 +44,7 @@ impl Gate {
                 .map(|fd: BorrowedFd<'_>| fd.as_raw_fd())
                 .collect();
             let rights = [ControlMessage::ScmRights(&numbers)];
-            // A datagram of nothing would be an end.
+            // Descriptors travel with a byte at least.
             let pieces = [IoSlice::new(FIRST), IoSlice::new(words)];
             let flags = MsgFlags::MSG_NOSIGNAL;
             retry(|| sendmsg::<UnixAddr>(self.0.raw(), &pieces, &rights, flags, None)).map(|_| ())
@@ -63,9 +62,15 @@ impl Gate {
     pub(crate) fn pass(far: Fd) -> io::Result<Passed> {
         let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
         // On the stack: in a fresh process each page of new memory costs a fault.
-        let mut buffer = [0; FIRST.len() + LONGEST_WORDS];
-        receive_into(&far, &mut buffer[..FIRST.len()])?.ok_or_else(gone)?;
-        let (len, fds) = receive_into(&far, &mut buffer)?.ok_or_else(gone)?;
+        let mut buffer = [0; 2 * FIRST.len() + LONGEST_WORDS];
+        let (mut len, mut fds) = receive_into(&far, &mut buffer)?.ok_or_else(gone)?;
+        if len == FIRST.len() {
+            // Usually what was sent after it comes along (af_unix.c, unix_stream_read_generic: it reads on up to the end of what
+            // descriptors came with).
+            let (more, with_them) = receive_into(&far, &mut buffer[len..])?.ok_or_else(gone)?;
+            len += more;
+            fds = with_them;
+        }
         // The kernel drops those that do not fit into the table.
         let stdout = fds
             .first()
@@ -75,7 +80,7 @@ impl Gate {
             worker::dup2(stderr.raw(), 2)?;
         }
         Ok(Passed {
-            words: buffer[FIRST.len()..len.max(FIRST.len())].to_vec(),
+            words: buffer[..len].get(2 * FIRST.len()..).unwrap_or_default().to_vec(),
             _open: (far, fds),
         })
     }
@@ -88,7 +93,7 @@ pub(crate) struct Passed {
     _open: (Fd, Vec<Fd>),
 }
 
-/// What comes before all words.
+/// What lies at the gate from the beginning, and comes before the words once more.
 const FIRST: &[u8] = b"go";
 
 /// The channel by which a ready worker gets its call: the worker's end and the program's, which never blocks. A socket, since
@@ -103,6 +108,14 @@ pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
     let ours = Fd::adopt(ours);
     ours.set_nonblocking()?;
     Ok((Fd::adopt(theirs), ours))
+}
+
+/// Has the page of code at `address` there before it is needed, and what the kernel brings in around it. Where pages are
+/// larger, or the kernel is older than 5.14, nothing happens.
+pub(crate) fn touch_code(address: usize) {
+    let page = (address & !0xfff) as *mut libc::c_void;
+    // SAFETY: it brings in pages of what is mapped, as reading them would, and fails where nothing is.
+    unsafe { libc::madvise(page, 1, libc::MADV_POPULATE_READ) };
 }
 
 /// Sends what an empty channel surely takes.

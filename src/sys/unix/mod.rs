@@ -38,7 +38,7 @@ mod memory;
 pub(crate) use board::{ForkMark, SharedBoard, core, sleep_on_shared, sleep_on_words, wake_own, wake_shared};
 pub(crate) use control::{Control, control_pair};
 pub(crate) use fd::{Fd, FileId, Incoming, pipe};
-pub(crate) use gate::{Gate, Passed, READY_WORKERS, call_pair, send_call};
+pub(crate) use gate::{Gate, Passed, READY_WORKERS, call_pair, send_call, touch_code};
 pub(crate) use image::{build_id, file_of_program, image_range, is_privileged};
 pub(crate) use memory::{Memory, has_our_rights};
 pub(crate) use names::{errno_class, signal_name};

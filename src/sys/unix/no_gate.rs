@@ -42,3 +42,5 @@ pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
 pub(crate) fn send_call(_: &Fd, _: &[u8]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+pub(crate) fn touch_code(_: usize) {}

@@ -45,10 +45,6 @@ impl Control {
         &self.fd
     }
 
-    pub(super) fn into_fd(self) -> Fd {
-        self.fd
-    }
-
     /// Ends the channel for both sides.
     pub(crate) fn close(&self) {
         // If the other side has ended it, that is what is wanted.

@@ -10,7 +10,7 @@ mod memory;
 
 pub(crate) use handles::{
     Boot, Child, Control, Fd, FileId, ForkServer, Forked, Gate, Incoming, Passed, Request, ServerEvent,
-    Spawn, SpawnStderr, call_pair, control_pair, fork_worker, pipe, send_call, spawn,
+    Spawn, SpawnStderr, call_pair, control_pair, fork_worker, pipe, send_call, spawn, touch_code,
 };
 pub(crate) use memory::{Memory, has_our_rights};
 pub(crate) use poll::{Poller, Waker};
