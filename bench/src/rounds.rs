@@ -22,6 +22,12 @@ impl Scale {
     pub(crate) fn rounds(self) -> usize {
         self.pick(3, 7)
     }
+
+    /// For what takes less than a millisecond. A machine that others use changes its pace within seconds, and its scheduler
+    /// where it puts things: many short rounds see all of that on both sides.
+    pub(crate) fn short_rounds(self) -> usize {
+        self.pick(3, 25)
+    }
 }
 
 /// One round of one side: its figure.

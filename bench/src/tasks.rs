@@ -6,6 +6,7 @@ use std::time::Duration;
 use inparallel::{Pool, PoolBuilder, Shutdown, StartMethod, task};
 
 use crate::Fallible;
+use crate::raw::cores;
 use crate::rounds::check;
 
 #[task]
@@ -82,6 +83,20 @@ pub(crate) fn digest_here(bytes: &[u8]) -> u64 {
 }
 
 /// As users get it, with workers that are there and stay.
+/// A worker's own way to a core: that of the fork server would be its workers'.
+#[task]
+pub(crate) fn pin(core: usize) {
+    if let Err(error) = cores::pin(std::process::id(), core) {
+        panic!("sched_setaffinity: {error}");
+    }
+}
+
+/// The process that forks the workers.
+#[task]
+pub(crate) fn fork_server() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
 pub(crate) fn builder(workers: usize) -> PoolBuilder {
     Pool::builder()
         .workers(workers)

@@ -35,20 +35,21 @@ pub(crate) fn fork_and_answer() -> io::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// The same by `posix_spawn` of `program`, which has the pipe as its stdout.
+/// The same by `posix_spawn` of `program`, which has the pipe as its stdout, and this program's environment.
 pub(crate) fn spawn_and_answer(program: &str) -> io::Result<Duration> {
     let path = CString::new(OsStr::new(program).as_bytes())?;
+    let variables = std::env::vars_os().map(|(name, value)| [name.as_bytes(), value.as_bytes()].join(&b'='));
+    let environment: Vec<CString> = variables.map(CString::new).collect::<Result<_, _>>()?;
     let started = Instant::now();
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     let mut actions = PosixSpawnFileActions::init()?;
     actions.add_dup2(writer.as_raw_fd(), 1)?;
-    let no_environment: [CString; 0] = [];
     let pid = posix_spawn(
         path.as_c_str(),
         &actions,
         &PosixSpawnAttr::init()?,
         &[&path],
-        &no_environment,
+        &environment,
     )?;
     take_answer(reader, writer, pid)?;
     Ok(started.elapsed())

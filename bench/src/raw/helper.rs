@@ -37,6 +37,10 @@ impl Helper {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What a raw fork costs there, just now.
     pub(crate) fn fork_and_answer(&mut self) -> io::Result<Duration> {
         Ok(Duration::from_nanos(self.ask(FORK)?))

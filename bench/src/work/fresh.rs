@@ -10,19 +10,20 @@ use inparallel::StartMethod;
 use crate::Fallible;
 use crate::leaks::rest;
 use crate::peers::rust;
+use crate::raw::cores::{self, Places};
 use crate::raw::fork;
 use crate::raw::helper::Helper;
 use crate::raw::memory::Resident;
 use crate::report::{Line, Row, Target, Unit};
 use crate::rounds::{Scale, alternate, check, median, median_call, timed};
-use crate::tasks::{close, same, warm_pool};
+use crate::tasks::{builder, close, fork_server, pin, same, warm};
 
 pub(crate) fn small(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
-    let calls = scale.pick(120, 300);
+    let calls = scale.pick(120, 80);
     let mut helper = Helper::start()?;
     let mut means = Vec::new();
     let [ours, raw, bare, peer] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [
             &mut || {
                 let (elapsed, figure) = timed(|| median_call(calls, |x| call(StartMethod::ForkServer, x)))?;
@@ -69,10 +70,10 @@ fn large(name: &'static str, scale: Scale, mebibytes: usize, times: f64) -> Fall
     }
     let _resident = Resident::new(mebibytes)?;
     let [ours, raw] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [
-            &mut || median_call(scale.pick(30, 150), |x| call(StartMethod::ForkServer, x)),
-            &mut || median_call(scale.pick(1, 5), |_| Ok(fork::fork_and_answer()?)),
+            &mut || median_call(scale.pick(30, 40), |x| call(StartMethod::ForkServer, x)),
+            &mut || median_call(scale.pick(1, 2), |_| Ok(fork::fork_and_answer()?)),
         ],
     )?;
     let row = Row::new(name, Unit::Microseconds, &ours)
@@ -81,17 +82,31 @@ fn large(name: &'static str, scale: Scale, mebibytes: usize, times: f64) -> Fall
     Ok(vec![row.line()])
 }
 
-/// Calls with time between them, in which a worker can be made ready.
+/// Calls with time between them, in which a worker can be made ready: one that has a core of its own when its call comes, and
+/// one that has not.
 pub(crate) fn spare(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
-    let calls = scale.pick(40, 200);
-    let pool = warm_pool(1)?;
+    let (Some(apart), together) = (cores::apart()?, cores::together()?) else {
+        return Ok(vec![Line::skipped(name, "wants two cores")]);
+    };
+    let apart = spare_at(name.to_owned(), scale, apart)?.target(Target::RatioAtMost(2.0));
+    let together = spare_at(format!("{name} on one core"), scale, together)?.target(Target::Ratio);
+    Ok(vec![apart.line(), together.line()])
+}
+
+fn spare_at(name: String, scale: Scale, places: Places) -> Fallible<Row> {
+    let calls = scale.pick(40, 60);
+    let pool = warm(builder(1).worker_init(pin::later(places.there)))?;
+    let server = fork_server::with().start(StartMethod::ForkServer).call().wait()?;
+    cores::pin(server, places.there)?;
+    // The supervisor among them, as the calls of a program that thinks between them leave it time.
+    cores::pin(std::process::id(), places.here)?;
     let pooled = |x| -> Fallible<Duration> {
         let (elapsed, seen) = timed(|| Ok(pool.submit(same::later(x))?.wait()?))?;
         check(seen, x)?;
         Ok(elapsed)
     };
     let [ours, warm, warm_at_once] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [
             &mut || median_call(calls, |x| think().and_then(|()| call(StartMethod::ForkServer, x))),
             &mut || median_call(calls, |x| think().and_then(|()| pooled(x))),
@@ -100,20 +115,22 @@ pub(crate) fn spare(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     )?;
     close(pool)?;
     let row = Row::new(name, Unit::Microseconds, &ours)
-        .beside("a warm pool's call after the same time to think", &warm)
-        .target(Target::RatioAtMost(2.0))
+        .beside(
+            "a warm pool's call after the same time to think, placed alike",
+            &warm,
+        )
         .more(
             "warm_us_without_thinking",
             median(warm_at_once).unwrap_or_default(),
         );
-    Ok(vec![row.line()])
+    Ok(row)
 }
 
 /// The program, executed again.
 pub(crate) fn spawn(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
-    let calls = scale.pick(30, 150);
+    let calls = scale.pick(30, 40);
     let [ours, raw] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [
             &mut || median_call(calls, |x| call(StartMethod::Spawn, x)),
             &mut || median_call(calls, |_| Ok(fork::spawn_and_answer(fork::RUST_PROGRAM)?)),

@@ -2,26 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use inparallel::{Pool, PoolBuilder};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
 use crate::Fallible;
 use crate::peers::python::{self, Python};
+use crate::raw::cores::{self, Places};
 use crate::raw::helper::Helper;
 use crate::raw::spin::SpinPeer;
 use crate::report::{Line, Row, Target, Unit};
 use crate::rounds::{Scale, alternate, check, median_call};
-use crate::tasks::{builder, close, same, warm, warm_pool, without_spin};
+use crate::tasks::{builder, close, pin, same, warm, warm_pool, without_spin};
+use inparallel::{Pool, PoolBuilder};
 
 pub(crate) fn round_trip(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     let calls = calls(scale);
-    let [ours, pipe] = in_turns_with_pipes(warm_pool(1)?, scale)?;
+    let [ours, pipe] = in_turns_with_pipes(warm_pool(1)?, Helper::start()?, scale)?;
     // By itself: its peer keeps a core busy for as long as it is there.
     let mut peer = SpinPeer::start()?;
     let mut count = 0;
     let [spun] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [&mut || {
             median_call(calls, |_| {
                 count += 1;
@@ -52,27 +50,32 @@ pub(crate) fn round_trip(name: &'static str, scale: Scale) -> Fallible<Vec<Line>
     Ok(lines)
 }
 
+/// Caller and worker on a core each.
 pub(crate) fn blocking(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
-    beside_pipes(name, scale, without_spin(builder(1)), 1.2)
+    match cores::apart()? {
+        None => Ok(vec![Line::skipped(name, "wants two cores")]),
+        Some(places) => beside_pipes(name, scale, without_spin(builder(1)), places, 1.2),
+    }
 }
 
 /// Everything on one core, so that whoever waits has to make room for whoever works.
 pub(crate) fn pinned(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
-    pin_all_threads()?;
-    // The fork server that is there already has the cores of before, and so would its workers.
-    beside_pipes(name, scale, builder(1).worker_init(pin::later()), 2.5)
+    beside_pipes(name, scale, builder(1), cores::together()?, 2.5)
 }
 
-/// A worker's own way to the same core.
-#[inparallel::task]
-fn pin() {
-    if let Err(error) = pin_all_threads() {
-        panic!("sched_setaffinity: {error}");
-    }
-}
-
-fn beside_pipes(name: &'static str, scale: Scale, builder: PoolBuilder, most: f64) -> Fallible<Vec<Line>> {
-    let [ours, pipe] = in_turns_with_pipes(warm(builder)?, scale)?;
+/// The same calls, and the worker or what the pipes lead to, at these places.
+fn beside_pipes(
+    name: &'static str,
+    scale: Scale,
+    builder: PoolBuilder,
+    places: Places,
+    most: f64,
+) -> Fallible<Vec<Line>> {
+    let pool = warm(builder.worker_init(pin::later(places.there)))?;
+    let helper = Helper::start()?;
+    cores::pin(helper.pid(), places.there)?;
+    cores::pin(std::process::id(), places.here)?;
+    let [ours, pipe] = in_turns_with_pipes(pool, helper, scale)?;
     let row = Row::new(name, Unit::Microseconds, &ours)
         .beside("blocking ping-pong over two pipes, placed alike", &pipe)
         .target(Target::RatioAtMost(most));
@@ -80,11 +83,10 @@ fn beside_pipes(name: &'static str, scale: Scale, builder: PoolBuilder, most: f6
 }
 
 /// Calls of a warm pool, and round trips over two pipes.
-fn in_turns_with_pipes(pool: Pool, scale: Scale) -> Fallible<[Vec<f64>; 2]> {
+fn in_turns_with_pipes(pool: Pool, mut helper: Helper, scale: Scale) -> Fallible<[Vec<f64>; 2]> {
     let calls = calls(scale);
-    let mut helper = Helper::start()?;
     let figures = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [&mut || median_call(calls, |x| call(&pool, x)), &mut || {
             median_call(calls, |x| helper.round_trip(x))
         }],
@@ -103,7 +105,7 @@ pub(crate) fn awaited(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
         .build()?;
     let call_of = |x| pool.submit(same::later(x));
     let [ours, waited, on_threads] = alternate(
-        scale.rounds(),
+        scale.short_rounds(),
         [
             &mut || {
                 one_thread.block_on(async {
@@ -163,19 +165,6 @@ pub(crate) fn call(pool: &Pool, x: u64) -> Fallible<Duration> {
     Ok(elapsed)
 }
 
-/// Puts each thread of this process on the first core that it may use.
-fn pin_all_threads() -> Fallible<()> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let first = (0..CpuSet::count()).find(|core| allowed.is_set(*core).unwrap_or(false));
-    let mut core = CpuSet::new();
-    core.set(first.ok_or("no core to run on")?)?;
-    for thread in std::fs::read_dir("/proc/self/task")? {
-        let thread: i32 = thread?.file_name().to_string_lossy().parse()?;
-        sched_setaffinity(Pid::from_raw(thread), &core)?;
-    }
-    Ok(())
-}
-
 fn calls(scale: Scale) -> u64 {
-    scale.pick(2_000, 10_000)
+    scale.pick(2_000, 3_000)
 }
