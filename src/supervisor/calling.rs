@@ -10,7 +10,7 @@ use crate::launch::{self, Entrance, Order, Ready, Surroundings};
 use crate::options::{Options, StartMethod};
 use crate::slot::{Early, Outcome, Place, Slot, Stay, Workers};
 use crate::supervisor::context::{self, Context, Submitted};
-use crate::sync::{give_way, has_cores, lock};
+use crate::sync::{has_cores, lock};
 use crate::sys::{self, Word};
 
 /// A call that the calling thread hands to a worker which was ready for it; the supervisor's notice.
@@ -177,8 +177,6 @@ impl Early for LookOut {
             Stay::Look | Stay::Moment => None,
         };
         let found = sheet.look_out(|is_done| {
-            // The worker may have been woken on this very core.
-            give_way();
             let bell = self.bell.load(Ordering::SeqCst);
             if !self.context.spin.within(self.spin, is_done)
                 && let Some(deadline) = deadline

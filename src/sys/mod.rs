@@ -36,5 +36,6 @@ pub(crate) use board::*;
 pub(crate) use no_board::*;
 pub(crate) use portable::*;
 
-/// The longest words that a gate lets through.
-pub(crate) const LONGEST_WORDS: usize = 4 << 10;
+/// The longest words that a gate lets through. With less than half of the smallest buffer that a socket can have
+/// (`SOCK_MIN_SNDBUF` of Linux, 4.5 KiB) they are never cut.
+pub(crate) const LONGEST_WORDS: usize = 2 << 10;

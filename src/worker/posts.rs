@@ -84,12 +84,6 @@ impl Posts {
         self.board.is_expected_within(limit)
     }
 
-    /// Looks out once for what does not come.
-    pub(super) fn look_out_in_vain(&self) {
-        let _ = sys::core();
-        Spin::new(Duration::from_nanos(1)).until(|| false);
-    }
-
     /// Waits until it is known where the one call is.
     pub(super) fn wait_for_one(&self) -> io::Result<Come> {
         self.board.wait_for_one(&self.spin)
@@ -203,6 +197,12 @@ impl Posts {
         self.silent = if has_unheard { 0 } else { self.silent + 1 };
         has_unheard
     }
+}
+
+/// Looks out once for what does not come.
+pub(super) fn look_out_in_vain() {
+    let _ = sys::core();
+    Spin::new(Duration::from_nanos(1)).until(|| false);
 }
 
 /// A worker that wrote nothing in so many tasks is taken for one that writes nothing, until the program hears something.

@@ -7,7 +7,7 @@ use crate::argument::Refused;
 use crate::board::{Come, Sheet};
 use crate::sys::{self, Entry, Gate, SameImage};
 use crate::wire::Answer;
-use crate::worker::posts::Posts;
+use crate::worker::posts::{self, Posts};
 use crate::worker::run::{self, Remote};
 
 /// Makes a call to this process, and answers it: with lines of its own, as a worker that was made before its call does.
@@ -24,7 +24,7 @@ pub(super) fn rehearse(image: SameImage, likely: Option<i64>) -> io::Result<()> 
     let (gate, far_gate) = Gate::pair()?;
     let (sheet, board) = Sheet::new()?;
     let posts = Posts::of_fd(&board)?;
-    posts.look_out_in_vain();
+    posts::look_out_in_vain();
     let entry: &Entry<Answer> = Entry::of(Remote::new(decode, nothing));
     let (entry, type_name) = entry.address();
     let frame = run::call_for_nobody(entry, type_name).map_err(io::Error::other)?;

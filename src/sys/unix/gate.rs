@@ -47,7 +47,11 @@ impl Gate {
             // Descriptors travel with a byte at least.
             let pieces = [IoSlice::new(FIRST), IoSlice::new(words)];
             let flags = MsgFlags::MSG_NOSIGNAL;
-            retry(|| sendmsg::<UnixAddr>(self.0.raw(), &pieces, &rights, flags, None)).map(|_| ())
+            let sent = retry(|| sendmsg::<UnixAddr>(self.0.raw(), &pieces, &rights, flags, None))?;
+            match sent == FIRST.len() + words.len() {
+                true => Ok(()),
+                false => Err(io::ErrorKind::WriteZero.into()),
+            }
         })
     }
 
@@ -96,7 +100,7 @@ pub(crate) struct Passed {
 /// What lies at the gate from the beginning, and comes before the words once more.
 const FIRST: &[u8] = b"go";
 
-/// The channel by which a ready worker gets its call: the worker's end and the program's, which never blocks. A socket, since
+/// A channel to a ready worker: the worker's end and the program's, which never blocks. A socket, since
 /// any thread may write to it, and a pipe without a reader raises a signal that may end a program.
 pub(crate) fn call_pair() -> io::Result<(Fd, Fd)> {
     let (theirs, ours) = socketpair(
@@ -120,5 +124,12 @@ pub(crate) fn touch_code(address: usize) {
 
 /// Sends what an empty channel surely takes.
 pub(crate) fn send_call(calls: &Fd, frame: &[u8]) -> io::Result<()> {
-    retry(|| send(calls.raw(), frame, MsgFlags::MSG_NOSIGNAL)).map(|_| ())
+    match retry(|| send(calls.raw(), frame, MsgFlags::MSG_NOSIGNAL))? == frame.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

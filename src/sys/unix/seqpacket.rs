@@ -2,13 +2,10 @@
 //! peer's end.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
-    sendmsg,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg};
 
 use super::{Fd, Request, retry};
 
@@ -82,35 +79,69 @@ impl Control {
     }
 }
 
-/// The next datagram, what of it fits into `buffer`: how long that is, and the descriptors that came along.
+/// The next datagram, or of a stream what is there up to the end of what descriptors came with, as far as it fits into `buffer`: how long that is, and the descriptors that
+/// came along. Those that do not fit into this process's table are missing, which shows when they are counted.
 pub(super) fn receive_into(fd: &Fd, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<Fd>)>> {
-    let mut space = nix::cmsg_space!([RawFd; 8]);
-    let mut pieces = [IoSliceMut::new(buffer)];
-    let received = loop {
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<UnixAddr>(fd.raw(), &mut pieces, Some(&mut space), flags) {
-            Ok(received) => break received,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-            Err(nix::errno::Errno::ECONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => return Err(error.into()),
-        }
+    let mut space = Space([0; SPACE]);
+    let mut piece = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
     };
+    // SAFETY: all zeros is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = space.0.as_mut_ptr().cast();
+    message.msg_controllen = SPACE;
+    let received = retry(|| {
+        // SAFETY: the header names memory that is ours alone, in the lengths that it has.
+        let count = unsafe { libc::recvmsg(fd.raw(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        nix::errno::Errno::result(count)
+    });
+    let count = match received {
+        Ok(count) => usize::try_from(count).unwrap_or(0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Err(error) => return Err(error),
+    };
+    // By hand: nix's reader gives none of them when some did not fit, and they would stay open.
     let mut fds = Vec::new();
-    // Descriptors that do not fit into this process's table are missing, which shows when they are counted.
-    for message in received.cmsgs().into_iter().flatten() {
-        if let ControlMessageOwned::ScmRights(numbers) = message {
-            for number in numbers {
+    // SAFETY: the kernel has filled in the header and the space that it names.
+    let mut head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !head.is_null() {
+        // SAFETY: a head that the macros give lies in the space, and its length was written by the kernel.
+        let (kind, len, data) = unsafe { ((*head).cmsg_type, (*head).cmsg_len, libc::CMSG_DATA(head)) };
+        // SAFETY: the macro only adds.
+        let bytes = len.saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
+        if kind == libc::SCM_RIGHTS {
+            for nth in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: so many numbers stand there, wherever that is aligned.
+                let number = unsafe { data.cast::<RawFd>().add(nth).read_unaligned() };
                 // SAFETY: the kernel just made this descriptor for this message, for this receiver.
                 fds.push(Fd::adopt(unsafe { OwnedFd::from_raw_fd(number) }));
             }
         }
+        // SAFETY: as for the first.
+        head = unsafe { libc::CMSG_NXTHDR(&raw const message, head) };
     }
-    match received.bytes {
+    match count {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => Ok(Some((count, fds))),
     }
 }
 
+/// Where the kernel writes descriptors: room for eight, and where it wants a head to stand.
+#[repr(C, align(8))]
+struct Space([u8; SPACE]);
+
+// SAFETY: the macro only adds.
+const SPACE: usize = unsafe { libc::CMSG_SPACE(8 * size_of::<RawFd>() as u32) } as usize;
+
 /// All messages are small: what may be large goes through the worker's pipes.
 const LONGEST_DATAGRAM: usize = 16 << 10;
+
+#[cfg(test)]
+#[path = "seqpacket_tests.rs"]
+mod tests;

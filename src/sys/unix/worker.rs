@@ -342,19 +342,22 @@ pub(crate) fn adopt_setup(
         std::env::set_current_dir(OsStr::from_bytes(directory))?;
     }
     if let Some(environment) = environment {
-        for (name, _) in std::env::vars_os() {
+        // A name that is empty or holds the sign itself can neither be set nor removed.
+        let settable = |name: &[u8]| !name.is_empty() && !name.contains(&b'=');
+        for (name, _) in std::env::vars_os().filter(|(name, _)| settable(name.as_bytes())) {
             // SAFETY: a worker of the fork server has one thread before its first task.
             unsafe { std::env::remove_var(name) };
         }
-        // A name that is empty or holds the sign itself cannot be set.
-        let settable = |name: &[u8]| !name.is_empty() && !name.contains(&b'=');
         for (name, value) in environment.iter().filter(|(name, _)| settable(name)) {
             let (name, value) = (
                 OsString::from_vec(name.clone()),
                 OsString::from_vec(value.clone()),
             );
-            // SAFETY: as above.
-            unsafe { std::env::set_var(name, value) };
+            // Of several by one name, a program sees the first.
+            if std::env::var_os(&name).is_none() {
+                // SAFETY: as above.
+                unsafe { std::env::set_var(name, value) };
+            }
         }
     }
     Ok(())
