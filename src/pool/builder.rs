@@ -242,6 +242,15 @@ impl PoolBuilder {
             let value = format!("{:?}", name.display().to_string());
             return invalid("env", &value, "a variable has a name, without the character =");
         }
+        let has_zero = |text: &OsString| text.as_encoded_bytes().contains(&0);
+        if let Some((name, value)) = self
+            .environment
+            .iter()
+            .find(|(name, value)| has_zero(name) || has_zero(value))
+        {
+            let text = format!("{name:?}={value:?}");
+            return invalid("env", &text, "a variable has no zero byte");
+        }
         if let Some(directory) = &self.directory
             && !directory.is_dir()
         {

@@ -475,6 +475,11 @@ fn surroundings() -> (Option<String>, Option<String>, PathBuf) {
 fn environment_and_directory_are_those_of_the_pool(method: StartMethod) {
     let folder = crate::harness::scratch();
     let builder = Pool::builder().workers(1).start(method).env("OF_THE_POOL", "yes");
+    for (name, value) in [("", "x"), ("A=B", "x"), ("A\0B", "x"), ("A", "x\0B=x")] {
+        let error = builder.clone().env(name, value).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("env"), "{error}");
+    }
     let there = builder.clone().current_dir(&folder).build().unwrap();
     let here = builder.env("OF_THE_POOL", "once more").build().unwrap();
     // SAFETY: no other thread of this program reads or writes the environment.

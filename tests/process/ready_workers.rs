@@ -40,6 +40,7 @@ trials! {
         idle_program_is_not_woken,
     }
     cold on FORK_SERVER => {
+        variable_that_nobody_can_remove_harms_no_call,
         calls_from_many_threads_have_their_own_workers,
     }
 }
@@ -278,6 +279,14 @@ fn directory_and_environment_are_those_of_the_calls_moment(method: StartMethod) 
         unsafe { std::env::remove_var("READY_WORKERS_TRIAL") };
         assert_eq!(of_call(), (before.clone(), None));
     }
+}
+
+/// What Wine hands on, for one: a name with the sign in it, which the fork server inherits.
+fn variable_that_nobody_can_remove_harms_no_call(method: StartMethod) {
+    // SAFETY: this is the program's only thread, and the text stays.
+    assert_eq!(unsafe { libc::putenv(c"=C:=D".as_ptr().cast_mut()) }, 0);
+    assert!(std::env::vars_os().any(|(name, _)| name == "=C:"));
+    directory_and_environment_are_those_of_the_calls_moment(method);
 }
 
 /// 1. Workers are ready. 2. The program forks without this library. 3. Both call: each has workers of its own.
