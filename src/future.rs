@@ -80,7 +80,8 @@ impl<T> TaskFuture<T> {
         self.slot.name.to_string()
     }
 
-    /// The worker's process id. `None` until the worker exists, and for the start methods without a process.
+    /// The worker's process id. `None` until the worker exists, and for the start methods without a process. In a pool it is
+    /// that of the worker which the task was handed to: it may be at another task before.
     ///
     /// The number may belong to another process once the task has ended.
     pub fn pid(&self) -> Option<u32> {
