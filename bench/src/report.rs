@@ -47,10 +47,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
-    /// The row is there to be read: how many times faster than the reference.
+    /// The row is there to be read.
     None,
-    /// The same: ours over the reference.
-    Ratio,
     /// Ours over the reference.
     RatioAtMost(f64),
     /// How many times faster than the reference.
@@ -124,7 +122,7 @@ impl Row {
     /// The row as a line: compared and judged.
     pub(crate) fn line(mut self) -> Line {
         let is_speed = self.ours.unit == Unit::GibibytesPerSecond;
-        let is_ours_on_top = is_speed || matches!(self.target, Target::RatioAtMost(_) | Target::Ratio);
+        let is_ours_on_top = is_speed || matches!(self.target, Target::RatioAtMost(_));
         self.ratio = self.reference.as_ref().map(|reference| {
             let pairs = self.ours.rounds.iter().zip(&reference.rounds);
             let ratios: Vec<f64> = pairs
@@ -140,7 +138,7 @@ impl Row {
         });
         let ratio = self.ratio.as_ref().map(|ratio| ratio.median);
         let reached = match self.target {
-            Target::None | Target::Ratio => None,
+            Target::None => None,
             Target::RatioAtMost(most) => Some(ratio.is_some_and(|ratio| ratio <= most)),
             Target::SpeedAtLeast(least) => Some(ratio.is_some_and(|ratio| ratio >= least)),
             Target::AtMost(most) => Some(self.ours.median <= most),
@@ -246,7 +244,7 @@ impl fmt::Display for Figure {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::None | Target::Ratio => f.write_str("-"),
+            Target::None => f.write_str("-"),
             Target::RatioAtMost(most) => write!(f, "<={most}"),
             Target::SpeedAtLeast(least) => write!(f, ">={least}"),
             Target::AtMost(most) => write!(f, "ours <={most}"),

@@ -88,12 +88,12 @@ pub(crate) fn spare(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     let (Some(apart), together) = (cores::apart()?, cores::together()?) else {
         return Ok(vec![Line::skipped(name, "wants two cores")]);
     };
-    let apart = spare_at(name.to_owned(), scale, apart)?.target(Target::RatioAtMost(2.0));
-    let together = spare_at(format!("{name} on one core"), scale, together)?.target(Target::Ratio);
-    Ok(vec![apart.line(), together.line()])
+    let apart = spare_at(name.to_owned(), scale, apart)?;
+    let together = spare_at(format!("{name} on one core"), scale, together)?;
+    Ok(vec![apart, together])
 }
 
-fn spare_at(name: String, scale: Scale, places: Places) -> Fallible<Row> {
+fn spare_at(name: String, scale: Scale, places: Places) -> Fallible<Line> {
     let calls = scale.pick(40, 60);
     let pool = warm(builder(1).worker_init(pin::later(places.there)))?;
     let server = fork_server::with().start(StartMethod::ForkServer).call().wait()?;
@@ -119,11 +119,12 @@ fn spare_at(name: String, scale: Scale, places: Places) -> Fallible<Row> {
             "a warm pool's call after the same time to think, placed alike",
             &warm,
         )
+        .target(Target::RatioAtMost(2.0))
         .more(
             "warm_us_without_thinking",
             median(warm_at_once).unwrap_or_default(),
         );
-    Ok(row)
+    Ok(row.line())
 }
 
 /// The program, executed again.

@@ -92,7 +92,7 @@ pub(super) fn receive_into(fd: &Fd, buffer: &mut [u8]) -> io::Result<Option<(usi
     message.msg_iov = &raw mut piece;
     message.msg_iovlen = 1;
     message.msg_control = space.0.as_mut_ptr().cast();
-    message.msg_controllen = SPACE;
+    message.msg_controllen = SPACE as _;
     let received = retry(|| {
         // SAFETY: the header names memory that is ours alone, in the lengths that it has.
         let count = unsafe { libc::recvmsg(fd.raw(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
@@ -111,14 +111,19 @@ pub(super) fn receive_into(fd: &Fd, buffer: &mut [u8]) -> io::Result<Option<(usi
     // SAFETY: the kernel has filled in the header and the space that it names.
     let mut head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !head.is_null() {
-        // SAFETY: a head that the macros give lies in the space, and its length was written by the kernel.
-        let (kind, len, data) = unsafe { ((*head).cmsg_type, (*head).cmsg_len, libc::CMSG_DATA(head)) };
+        // SAFETY: a head that the macros give lies in the space, and was written by the kernel.
+        let about = unsafe { head.read() };
         // SAFETY: the macro only adds.
-        let bytes = len.saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
-        if kind == libc::SCM_RIGHTS {
+        let data = unsafe { libc::CMSG_DATA(head) };
+        // SAFETY: as above.
+        let bytes = about
+            .cmsg_len
+            .saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
+        if about.cmsg_type == libc::SCM_RIGHTS {
             for nth in 0..bytes / size_of::<RawFd>() {
+                let place = data.cast::<RawFd>().wrapping_add(nth);
                 // SAFETY: so many numbers stand there, wherever that is aligned.
-                let number = unsafe { data.cast::<RawFd>().add(nth).read_unaligned() };
+                let number = unsafe { place.read_unaligned() };
                 // SAFETY: the kernel just made this descriptor for this message, for this receiver.
                 fds.push(Fd::adopt(unsafe { OwnedFd::from_raw_fd(number) }));
             }
