@@ -13,6 +13,8 @@ use crate::supervisor::pools::PoolCore;
 impl Queue for PoolCore {
     fn take_back(&self, slot: &Slot, rank: Rank) -> bool {
         let mut inner = self.locked();
+        let mut ends = Ends::new();
+        let mut is_fed = false;
         // Dropped when the pool is not locked any more, as its arguments may be large.
         let mut task = inner.state.remove(rank);
         if task.is_none()
@@ -24,16 +26,16 @@ impl Queue for PoolCore {
             task = Some(handed.task);
             inner.lanes.are_full = false;
             inner.state.unhand(id, 1, 0, Instant::now());
+            // The worker may have nothing to do now, and others have something waiting.
+            is_fed = self.feed(&mut inner, &mut ends);
         }
-        let rings = inner.sleepers > 0;
-        let wants_decision = inner.state.wants_decision();
+        let wakes = inner.sleepers > 0;
+        let rings = is_fed || inner.state.wants_decision();
         drop(inner);
-        if rings {
+        if wakes {
             self.changed.notify_all();
         }
-        if wants_decision {
-            self.ring();
-        }
+        self.finish(ends, rings);
         task.is_some()
     }
 

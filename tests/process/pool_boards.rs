@@ -32,6 +32,7 @@ trials! {
         cancel_reaches_a_task_behind_an_answer_that_is_not_read,
         copy_of_a_worker_answers_nothing,
         killed_worker_gives_its_tasks_back,
+        worker_whose_call_is_taken_back_takes_over_from_one_that_is_busy,
         waits_of_many_threads_end,
     }
 }
@@ -138,6 +139,27 @@ fn worker_that_runs_dry_takes_over_from_one_that_is_busy(method: StartMethod) {
         future.wait().unwrap();
     }
     end(pool);
+}
+
+/// The idle worker is stopped, so that its call does not begin before it is cancelled.
+fn worker_whose_call_is_taken_back_takes_over_from_one_that_is_busy(method: StartMethod) {
+    for _ in 0..10 {
+        let mut host = Host::new();
+        let (pool, held) = quick(method, 2, &mut host, 1);
+        let busy = held[0].pid();
+        let idle = pool.workers().into_iter().find(|worker| worker.pid != busy);
+        let idle = idle.unwrap().pid.unwrap();
+        os::stop(idle);
+        let futures = notes(&pool, &host, 2);
+        assert!(futures[0].cancel());
+        os::send(idle, libc::SIGCONT);
+        assert_eq!(heard(&mut host, 1), [1]);
+        host.release(1);
+        for future in futures.into_iter().skip(1).chain(held) {
+            future.wait().unwrap();
+        }
+        end(pool);
+    }
 }
 
 fn results_of_a_stream_come_to_whoever_wants_them(method: StartMethod) {
