@@ -1,7 +1,7 @@
 //! Tasks to linked workers, and their answers back, in whatever thread has the pool's lock.
 //!
-//! How many tasks a worker has at hand follows from how long they take: short ones are handed out many at a time, of others one
-//! waits behind the one that it is at, and a long one waits in the queue until a worker is free. What was handed out ahead and has not begun is taken back for a task of
+//! How many tasks a worker has at hand follows from how long they take: short ones are handed out many at a time, a long
+//! one waits in the queue until a worker is free. What was handed out ahead and has not begun is taken back for a task of
 //! better priority, for a worker that runs dry, and when its worker is to end.
 
 use std::collections::HashMap;
@@ -100,8 +100,7 @@ impl Lanes {
     /// How many calls a worker should have at hand.
     pub(super) fn depth(&self) -> usize {
         match self.pace {
-            Some(pace) if pace > LONG => 1,
-            Some(pace) => (AHEAD.as_nanos() / pace.as_nanos().max(1)).clamp(2, CELLS as u128) as usize,
+            Some(pace) => (AHEAD.as_nanos() / pace.as_nanos().max(1)).clamp(1, CELLS as u128) as usize,
             None => 1,
         }
     }
@@ -635,10 +634,6 @@ impl Inner {
 
 /// Work that a worker has at hand, if tasks are short.
 const AHEAD: Duration = Duration::from_micros(200);
-
-/// Behind tasks that take longer nothing waits at a worker: the tenth of a millisecond that it takes until the next one comes is
-/// little beside them.
-const LONG: Duration = Duration::from_millis(50);
 
 /// So many answers, or calls, at once make a stream.
 const STREAM: usize = 4;
