@@ -660,7 +660,8 @@ impl Slot {
         }
     }
 
-    /// A thread begins, or ends, to sleep in [`Queue::help`], or ends to sleep in [`Early::look_out`]. False: the task has ended.
+    /// A thread begins, or ends, to sleep in [`Queue::help`], or ends to sleep in [`Early::look_out`]. False: the task has
+    /// ended.
     pub(crate) fn set_helped(&self, is_helped: bool) -> bool {
         let mut inner = lock(&self.inner);
         inner.is_helped = is_helped;

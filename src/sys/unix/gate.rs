@@ -48,10 +48,7 @@ impl Gate {
             let pieces = [IoSlice::new(FIRST), IoSlice::new(words)];
             let flags = MsgFlags::MSG_NOSIGNAL;
             let sent = retry(|| sendmsg::<UnixAddr>(self.0.raw(), &pieces, &rights, flags, None))?;
-            match sent == FIRST.len() + words.len() {
-                true => Ok(()),
-                false => Err(io::ErrorKind::WriteZero.into()),
-            }
+            all_of(FIRST.len() + words.len(), sent)
         })
     }
 
@@ -124,7 +121,13 @@ pub(crate) fn touch_code(address: usize) {
 
 /// Sends what an empty channel surely takes.
 pub(crate) fn send_call(calls: &Fd, frame: &[u8]) -> io::Result<()> {
-    match retry(|| send(calls.raw(), frame, MsgFlags::MSG_NOSIGNAL))? == frame.len() {
+    let sent = retry(|| send(calls.raw(), frame, MsgFlags::MSG_NOSIGNAL))?;
+    all_of(frame.len(), sent)
+}
+
+/// What does not go at once does not go at all.
+fn all_of(wanted: usize, sent: usize) -> io::Result<()> {
+    match sent == wanted {
         true => Ok(()),
         false => Err(io::ErrorKind::WriteZero.into()),
     }
