@@ -37,7 +37,7 @@ fn directory_now() -> Option<OsString> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     pairs: Vec<(OsString, OsString)>,
-    /// The same in one piece, which is compared in a fraction of the time.
+    /// The same in one piece: it is compared at each call, and lies together in memory.
     flat: Vec<u8>,
 }
 
