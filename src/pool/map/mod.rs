@@ -1,7 +1,7 @@
 //! `Pool::map`: items to calls, calls to chunks, chunks to results.
 //!
 //! Everything here happens in the thread that asks for results. A chunk is one task of the pool; its results come as
-//! messages, so that those which came before a crash are not lost. What is left of a chunk that died is sent again with
+//! messages, the last of them as its answer, so that those which came before a crash are not lost. What is left of a chunk that died is sent again with
 //! its results sent one by one, until the item that kills is known.
 
 mod receiving;
