@@ -18,7 +18,7 @@ use crate::payload::Payload;
 use crate::shared::SharedBytes;
 use crate::sync::lock;
 use crate::sys::{self, Entry, SameImage};
-use crate::wire::Answer;
+use crate::wire::{Answer, Short};
 use crate::work::Work;
 
 /// A task that has not been started: the function, its arguments, encoded, and its [`Options`].
@@ -63,7 +63,26 @@ struct Rare {
 }
 
 impl<T> Call<T> {
-    #[inline]
+    /// One that nothing was set for.
+    #[inline(always)]
+    pub(crate) fn plain(
+        name: Name,
+        entry: &'static Entry<Answer>,
+        many: &'static Entry<Answer>,
+        payload: Payload,
+    ) -> Self {
+        Call {
+            name,
+            entry,
+            many,
+            payload,
+            rare: None,
+            value: PhantomData,
+        }
+    }
+
+    /// Any other.
+    #[inline(never)]
     pub(crate) fn new(
         options: Options,
         name: Name,
@@ -75,20 +94,13 @@ impl<T> Call<T> {
             Ok(payload) => (payload, None),
             Err(refused) => (Payload::EMPTY, Some(refused)),
         };
-        let rare = match options.say_nothing() && refused.is_none() {
-            true => None,
-            false => Some(Box::new(Rare {
-                options: Some(options),
-                refused,
-            })),
+        let rare = Rare {
+            options: Some(options),
+            refused,
         };
         Call {
-            name,
-            entry,
-            many,
-            payload,
-            rare,
-            value: PhantomData,
+            rare: Some(Box::new(rare)),
+            ..Call::plain(name, entry, many, payload)
         }
     }
 
@@ -138,6 +150,29 @@ impl<T> Call<T> {
         match self.rare.is_none() && self.payload.attached().is_empty() {
             true => Some(&self.payload),
             false => None,
+        }
+    }
+
+    /// The arguments themselves, if they are few, nothing was set, and `many` is the entry that runs many of these calls.
+    #[inline(always)]
+    pub(crate) fn into_short(
+        self,
+        many: Option<&'static Entry<Answer>>,
+    ) -> std::result::Result<(u8, Short), Self> {
+        match self {
+            Call {
+                name: _,
+                entry: _,
+                many: own,
+                payload: Payload::Short { len, bytes },
+                rare: None,
+                value: PhantomData,
+            } if many.is_some_and(|many| std::ptr::eq(many, own)) => {
+                // It has nothing to drop, and to find that out takes as long as all the rest.
+                std::mem::forget(self);
+                Ok((len, bytes))
+            }
+            other => Err(other),
         }
     }
 

@@ -38,14 +38,17 @@ impl Payload {
     }
 
     /// What `encode` writes and attaches.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn collect<E>(encode: impl FnOnce(&mut Encoded) -> Result<(), E>) -> Result<Payload, E> {
         let mut encoded = Encoded::default();
         let attached = shared::collect(|| encode(&mut encoded))?;
-        Ok(match encoded.finish() {
-            Written::Short { len, bytes } if attached.is_empty() => Payload::Short { len, bytes },
-            Written::Short { len, bytes } => Payload::new(bytes.0[..usize::from(len)].to_vec(), attached),
-            Written::Long(bytes) => Payload::new(bytes, attached),
+        Ok(match (encoded.finish(), attached) {
+            (Written::Short { len, bytes }, None) => Payload::Short { len, bytes },
+            (Written::Long(bytes), None) => Payload::Long(Arc::new(bytes)),
+            (written, Some(attached)) => Payload::Loaded(Arc::new(Loaded {
+                bytes: written.into_vec(),
+                attached,
+            })),
         })
     }
 

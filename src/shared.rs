@@ -260,37 +260,39 @@ impl<'de> Visitor<'de> for Bytes {
     }
 }
 
-/// What `encode` attaches.
-#[inline]
-pub(crate) fn collect<E>(encode: impl FnOnce() -> Result<(), E>) -> Result<Vec<SharedBytes>, E> {
-    let collecting = Collecting(COUNT.replace(Some(0)));
+/// What `encode` attaches; `None`: nothing, as is mostly so.
+#[inline(always)]
+pub(crate) fn collect<E>(encode: impl FnOnce() -> Result<(), E>) -> Result<Option<Vec<SharedBytes>>, E> {
+    let _outer = Outer(COUNT.replace(Some(0)));
     encode()?;
-    Ok(collecting.take())
+    Ok(take_collected())
 }
 
-/// Ends what is being encoded, and goes on with what was before.
-struct Collecting(Option<u32>);
+/// Where this thread goes on when something is encoded.
+struct Outer(Option<u32>);
 
-impl Collecting {
-    #[inline]
-    fn take(&self) -> Vec<SharedBytes> {
-        match COUNT.replace(Some(0)) {
-            None | Some(0) => Vec::new(),
-            Some(count) => take_last(count),
-        }
-    }
-}
-
-impl Drop for Collecting {
-    #[inline]
+impl Drop for Outer {
+    #[inline(always)]
     fn drop(&mut self) {
         // What a failure has left.
-        drop(self.take());
+        if let Some(left) = take_collected() {
+            drop(left);
+        }
         COUNT.set(self.0);
     }
 }
 
+#[inline(always)]
+fn take_collected() -> Option<Vec<SharedBytes>> {
+    match COUNT.get() {
+        None | Some(0) => None,
+        Some(count) => Some(take_last(count)),
+    }
+}
+
+#[inline(never)]
 fn take_last(count: u32) -> Vec<SharedBytes> {
+    COUNT.set(Some(0));
     ENCODED.with_borrow_mut(|encoded| encoded.split_off(encoded.len().saturating_sub(count as usize)))
 }
 

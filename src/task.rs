@@ -59,7 +59,9 @@ where
 }
 
 /// A call that is not made yet: as [`start`], but for `local`.
-#[inline]
+///
+/// Inlined where the options are made it knows that they say nothing, and they are not even written.
+#[inline(always)]
 pub fn later<R, P, C, E, D, F>(
     options: Options,
     name: Name,
@@ -75,8 +77,11 @@ where
     F: Fn(C) -> R + Copy,
 {
     let remote = Remote::new(decode, remote);
-    let encoded = Payload::collect(|bytes| encode(args, bytes));
-    Call::new(options, name, Entry::of(remote), Entry::of(Many(remote)), encoded)
+    let (entry, many) = (Entry::of(remote), Entry::of(Many(remote)));
+    match Payload::collect(|bytes| encode(args, bytes)) {
+        Ok(payload) if options.say_nothing() => Call::plain(name, entry, many, payload),
+        encoded => Call::new(options, name, entry, many, encoded),
+    }
 }
 
 impl<T> Call<T> {

@@ -7,6 +7,7 @@
 use serde::de::DeserializeOwned;
 use serde::ser::{Impossible, Serialize, Serializer};
 
+use crate::sys;
 use crate::wire::encoded::Encoded;
 
 /// Encodes a value.
@@ -134,9 +135,12 @@ macro_rules! with_limit {
 /// Decodes a value, and leaves what stands behind it.
 #[inline]
 pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
-    let decoded = match bytes.len() {
-        0..=FEW => bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000>()),
-        _ => decode_many(bytes),
+    let decoded = if is_number::<T>() {
+        bincode::serde::decode_from_slice(bytes, CONFIG)
+    } else if bytes.len() <= FEW {
+        bincode::serde::decode_from_slice(bytes, CONFIG.with_limit::<0x1_0000>())
+    } else {
+        decode_many(bytes)
     };
     match decoded {
         Ok((value, used)) => {
@@ -145,6 +149,15 @@ pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, S
         }
         Err(error) => Err(say_decode(&error)),
     }
+}
+
+/// Whether it is a number. No forged length can stand in one, so there is nothing to be limited, nor counted for it.
+#[inline]
+fn is_number<T>() -> bool {
+    macro_rules! any_of {
+        ($($number:ty)*) => { $(sys::is_same::<T, $number>())||* };
+    }
+    any_of!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64)
 }
 
 #[inline(never)]
@@ -158,9 +171,12 @@ fn decode_many<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), bincode:
 #[inline]
 pub(crate) fn decode_argument<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, String> {
     let mut source = Source(bytes);
-    let decoded = match bytes.len() {
-        0..=FEW => bincode::serde::decode_from_reader(&mut source, CONFIG.with_limit::<0x1_0000>()),
-        _ => decode_many_arguments(&mut source),
+    let decoded = if is_number::<T>() {
+        bincode::serde::decode_from_reader(&mut source, CONFIG)
+    } else if bytes.len() <= FEW {
+        bincode::serde::decode_from_reader(&mut source, CONFIG.with_limit::<0x1_0000>())
+    } else {
+        decode_many_arguments(&mut source)
     };
     *bytes = source.0;
     match decoded {

@@ -23,8 +23,18 @@ pub(crate) enum Written {
     Long(Vec<u8>),
 }
 
+impl Written {
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        match self {
+            Written::Short { len, bytes } => bytes.0[..usize::from(len)].to_vec(),
+            Written::Long(bytes) => bytes,
+        }
+    }
+}
+
 impl Encoded {
-    #[inline]
+    /// Inlined, it knows how many they are.
+    #[inline(always)]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         match self.short.0.get_mut(self.len..end) {

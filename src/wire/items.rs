@@ -7,6 +7,7 @@
 //! ```
 
 use crate::wire::codec;
+use crate::wire::encoded::Short;
 use crate::wire::message::Reply;
 
 /// How many results follow, and how long they took.
@@ -30,28 +31,50 @@ pub(crate) fn push_piece(piece: &[u8], output: &mut Vec<u8>) {
     output.extend_from_slice(piece);
 }
 
+/// [`push_piece`] for the first `len` of these bytes.
+#[inline]
+pub(crate) fn push_short_piece(len: u8, bytes: Short, output: &mut Vec<u8>) {
+    let short = usize::from(len);
+    if short > WORD {
+        return push_piece(&bytes.0[..short], output);
+    }
+    // One word is copied faster than a part of it. Not all of them in one: they were written as words, and whoever reads more at
+    // once waits until they are in memory.
+    let end = output.len() + 1 + short;
+    output.reserve(1 + WORD);
+    output.push(len);
+    output.extend_from_slice(&bytes.0[..WORD]);
+    output.truncate(end);
+}
+
 /// Takes the next piece from the front of `input`.
 #[inline]
 pub(crate) fn next_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
-    if let Some((&len, rest)) = input.split_first()
-        && len < LONG
-        && let Some((piece, rest)) = rest.split_at_checked(usize::from(len))
-    {
-        *input = rest;
-        return Ok(piece);
+    let (piece, rest) = match short_piece(input) {
+        Some(found) => found,
+        None => long_piece(input)?,
+    };
+    *input = rest;
+    Ok(piece)
+}
+
+/// A piece whose length is one byte, and what follows it. By value, so that neither has to be in memory.
+#[inline]
+fn short_piece(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&len, rest) = input.split_first()?;
+    match len < LONG {
+        true => rest.split_at_checked(usize::from(len)),
+        false => None,
     }
-    next_long_piece(input)
 }
 
 #[inline(never)]
-fn next_long_piece<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], String> {
+fn long_piece(input: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let cut = || "the last item is cut off".to_owned();
     let rest = input.strip_prefix(&[LONG]).ok_or_else(cut)?;
     let (len, rest) = rest.split_first_chunk::<LENGTH>().ok_or_else(cut)?;
     let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| cut())?;
-    let (piece, rest) = rest.split_at_checked(len).ok_or_else(cut)?;
-    *input = rest;
-    Ok(piece)
+    rest.split_at_checked(len).ok_or_else(cut)
 }
 
 /// Makes room for what stands before a result. The encoded value is appended next; [`end_result`] needs to know where it began.
@@ -86,8 +109,17 @@ pub(crate) fn end_failure(start: usize, failure: &Reply, output: &mut Vec<u8>) {
     end_result(start, output);
 }
 
-/// Takes the next result: an encoded value, or why there is none.
+/// A short value at the front of `input`, which most results are, and what follows it. `None`: [`next_result`] tells.
 #[inline]
+pub(crate) fn short_value(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (piece, rest) = short_piece(input)?;
+    match piece.split_first()? {
+        (0, value) => Some((value, rest)),
+        _ => None,
+    }
+}
+
+/// Takes the next result: an encoded value, or why there is none.
 pub(crate) fn next_result<'a>(input: &mut &'a [u8]) -> Result<Result<&'a [u8], Reply>, String> {
     let piece = next_piece(input)?;
     match piece.split_first() {
@@ -130,4 +162,5 @@ pub(crate) fn batch(input: &mut &[u8]) -> Result<Batch, String> {
 /// Stands before a length of so many bytes.
 const LONG: u8 = 255;
 const LENGTH: usize = 8;
+const WORD: usize = 8;
 const BATCH_HEAD: usize = 12;

@@ -18,7 +18,7 @@ pub(crate) use encoded::{Encoded, SHORT, Short, Written};
 pub(crate) use frame::{Assembler, Frame, FrameError, head as frame_head};
 pub(crate) use items::{
     Batch, batch, begin_batch, begin_result, end_batch, end_failure, end_result, next_piece, next_result,
-    push_piece,
+    push_piece, push_short_piece, short_value,
 };
 pub(crate) use message::{
     Answer, Attached, Board, Call, Chunk, FromServer, Hello, Location, MAGIC, Panic, Reply, Report, Role,

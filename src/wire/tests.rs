@@ -1,3 +1,4 @@
+use super::encoded::Short;
 use super::*;
 use serde::{Deserialize, Serialize};
 
@@ -133,10 +134,7 @@ fn an_err_is_told_from_everything_else() {
 }
 
 fn written(encoded: Encoded) -> Vec<u8> {
-    match encoded.finish() {
-        Written::Short { len, bytes } => bytes.0[..usize::from(len)].to_vec(),
-        Written::Long(bytes) => bytes,
-    }
+    encoded.finish().into_vec()
 }
 
 #[test]
@@ -173,4 +171,72 @@ fn bytes_in_one_piece_are_as_serde_writes_them() {
     for broken in [&[][..], &[1, 2, 3], &[4, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3], &[255; 9]] {
         decode_bytes(&mut &*broken).unwrap_err();
     }
+}
+
+#[test]
+fn a_number_that_is_cut_off_is_an_error() {
+    fn check<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+        let bytes = encode(&value).unwrap();
+        let mut encoded = Encoded::default();
+        encode_argument(&value, &mut encoded).unwrap();
+        assert_eq!(written(encoded), bytes);
+        for end in 0..bytes.len() {
+            decode::<T>(&bytes[..end]).unwrap_err();
+            decode_argument::<T>(&mut &bytes[..end]).unwrap_err();
+        }
+        let mut longer = bytes.clone();
+        longer.push(7);
+        assert!(decode::<T>(&longer).unwrap_err().contains("left over"));
+        let mut rest = &longer[..];
+        assert_eq!(decode_argument::<T>(&mut rest).unwrap(), value);
+        assert_eq!(rest, [7]);
+    }
+    check(u8::MAX);
+    check(-2_i16);
+    check(u32::MAX - 1);
+    check(i64::MIN);
+    check(usize::MAX);
+    check(u128::MAX - 2);
+    check(1.5_f32);
+    check(-0.25_f64);
+}
+
+#[test]
+fn a_short_piece_is_written_as_any_other() {
+    let mut bytes = Short::default();
+    for (at, byte) in bytes.0.iter_mut().enumerate() {
+        *byte = 100 + at as u8;
+    }
+    let (mut short, mut any) = (vec![1], vec![1]);
+    for len in 0..=bytes.0.len() {
+        push_short_piece(len as u8, bytes, &mut short);
+        push_piece(&bytes.0[..len], &mut any);
+        assert_eq!(short, any, "{len} bytes");
+    }
+    let mut rest = &short[1..];
+    for len in 0..=bytes.0.len() {
+        assert_eq!(next_piece(&mut rest).unwrap(), &bytes.0[..len]);
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_short_value_is_what_a_result_is() {
+    let bytes = [0, 1, 2, 3, 9, 254, 255];
+    let mut found = 0;
+    // All inputs of up to five of these bytes.
+    for len in 0..=5 {
+        for nth in 0..bytes.len().pow(len) {
+            let digits = (0..len).map(|place| bytes[nth / bytes.len().pow(place) % bytes.len()]);
+            let input: Vec<u8> = digits.collect();
+            let Some((value, rest)) = short_value(&input) else {
+                continue;
+            };
+            found += 1;
+            let mut left = &input[..];
+            assert_eq!(next_result(&mut left).unwrap().unwrap(), value, "{input:?}");
+            assert_eq!(left, rest, "{input:?}");
+        }
+    }
+    assert!(found > 1000, "{found}");
 }

@@ -121,7 +121,14 @@ impl Packed {
         let plain = self.bundle.as_ref().filter(|bundle| bundle.is_plain);
         let plain = plain.map(|bundle| bundle.entry);
         while (self.items as usize) < size && self.arguments.len() < MOST_BYTES {
-            let call = call(items.next()?);
+            let call = match call(items.next()?).into_short(plain) {
+                Ok((len, bytes)) => {
+                    wire::push_short_piece(len, bytes, &mut self.arguments);
+                    self.items += 1;
+                    continue;
+                }
+                Err(call) => call,
+            };
             match call.plain_payload() {
                 Some(payload) if plain.is_some_and(|plain| std::ptr::eq(plain, call.entries().1)) => {
                     self.push(payload);

@@ -133,18 +133,25 @@ impl Batch {
     #[inline]
     fn next<T: DeserializeOwned>(&mut self) -> Result<T> {
         self.left -= 1;
+        let bytes: &[u8] = &self.bytes;
+        match bytes.get(self.at..).and_then(wire::short_value) {
+            Some((value, rest)) => {
+                // Before anything of the caller's is asked, which may panic.
+                self.at = bytes.len() - rest.len();
+                self.sender.decode(value)
+            }
+            None => self.next_of_any_kind(),
+        }
+    }
+
+    #[inline(never)]
+    fn next_of_any_kind<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut rest = self.bytes.get(self.at..).unwrap_or_default();
         let result = wire::next_result(&mut rest);
-        // Before anything of the caller's is asked, which may panic.
+        // As above.
         self.at = self.bytes.len() - rest.len();
         match result {
-            Ok(Ok(value)) => match argument::decode_output(value) {
-                Ok(value) => Ok(value),
-                Err(reason) => {
-                    let type_name = wire::type_name_of::<T>();
-                    Err(self.sender.error(Cause::ResultNotDecodable { type_name, reason }))
-                }
-            },
+            Ok(Ok(value)) => self.sender.decode(value),
             Ok(Err(reply)) => Err(self.sender.error(Cause::of(reply))),
             Err(what) => {
                 // What follows cannot be told apart.
@@ -156,6 +163,14 @@ impl Batch {
 }
 
 impl Sender {
+    #[inline]
+    fn decode<T: DeserializeOwned>(&self, value: &[u8]) -> Result<T> {
+        argument::decode_output(value).map_err(|reason| {
+            let type_name = wire::type_name_of::<T>();
+            self.error(Cause::ResultNotDecodable { type_name, reason })
+        })
+    }
+
     #[cold]
     pub(super) fn error(&self, cause: Cause) -> Error {
         Error::new(self.name.to_string(), cause)
