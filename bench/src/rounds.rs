@@ -23,6 +23,11 @@ impl Scale {
         self.pick(3, 7)
     }
 
+    /// For what keeps both cores busy for a second or so, which takes longer whenever anybody else wants one.
+    pub(crate) fn busy_rounds(self) -> usize {
+        self.pick(3, 11)
+    }
+
     /// For what takes less than a millisecond. A machine that others use changes its pace within seconds, and its scheduler
     /// where it puts things: many short rounds see all of that on both sides.
     pub(crate) fn short_rounds(self) -> usize {

@@ -20,7 +20,7 @@ pub(crate) fn tiny(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
         return Ok(vec![Line::skipped(name, why)]);
     };
     let [ours, theirs] = alternate(
-        scale.pick(3, 5),
+        scale.busy_rounds(),
         [&mut || each(items, || sum(&pool, items, None)), &mut || {
             python.measure(fewer)
         }],
@@ -45,7 +45,7 @@ pub(crate) fn cpu(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     let pool = warm_pool(WORKERS)?;
     let threads = rust::threads(WORKERS)?;
     let [ours, serial, threaded] = alternate(
-        scale.pick(2, 5),
+        scale.busy_rounds(),
         [
             &mut || {
                 each(calls, || {

@@ -21,7 +21,7 @@ pub(crate) fn submit(name: &'static str, scale: Scale) -> Fallible<Vec<Line>> {
     let pool = warm_pool(WORKERS)?;
     let threads = rust::threads(WORKERS)?;
     let [ours, rayon] = alternate(
-        scale.pick(3, 5),
+        scale.busy_rounds(),
         [
             &mut || {
                 each(calls, || {
