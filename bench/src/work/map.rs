@@ -85,7 +85,7 @@ pub(crate) fn chunks_tiny(name: &'static str, scale: Scale) -> Fallible<Vec<Line
     let items = scale.pick(200_000, 5_000_000);
     let pool = warm_pool(WORKERS)?;
     let mut run = |chunk| each(items, || sum(&pool, items, chunk));
-    let row = against_fixed(name, scale, &mut run, [100, 1_000, 10_000, 100_000])?;
+    let row = against_fixed(name, scale.busy_rounds(), &mut run, [100, 1_000, 10_000, 100_000])?;
     close(pool)?;
     Ok(vec![row.line()])
 }
@@ -104,7 +104,8 @@ pub(crate) fn chunks_50ms(name: &'static str, scale: Scale) -> Fallible<Vec<Line
             check(map.sum::<Result<u64, _>>()?, items * (items - 1) / 2)
         })
     };
-    let row = against_fixed(name, scale, &mut run, scale.pick([1, 2, 4, 8], [1, 5, 10, 25]))?;
+    let sizes = scale.pick([1, 2, 4, 8], [1, 5, 10, 25]);
+    let row = against_fixed(name, scale.pick(2, 3), &mut run, sizes)?;
     close(pool)?;
     Ok(vec![row.line()])
 }
@@ -122,12 +123,12 @@ fn fifty(x: u64) -> u64 {
 /// The best of the fixed sizes is the one with the lowest median of all rounds.
 fn against_fixed(
     name: &'static str,
-    scale: Scale,
+    rounds: usize,
     run: &mut dyn FnMut(Option<usize>) -> Fallible<f64>,
     sizes: [usize; 4],
 ) -> Fallible<Row> {
     let mut figures: [Vec<f64>; 5] = Default::default();
-    for round in 0..=scale.pick(2, 3) {
+    for round in 0..=rounds {
         for (nth, figures) in figures.iter_mut().enumerate() {
             let figure = run(nth.checked_sub(1).map(|nth| sizes[nth]))?;
             if round > 0 {
