@@ -66,6 +66,8 @@ struct State<T> {
     /// How long an item takes, measured in the workers, and how long its result is.
     nanos_per_item: Option<f64>,
     bytes_per_result: f64,
+    /// How long the arguments in the last chunk were.
+    bytes_per_item: f64,
     /// The input makes one wait.
     is_input_slow: bool,
     /// The options of the last call, as they were given and as they hold in the pool.
@@ -172,6 +174,7 @@ impl<T, I: Iterator, F> Map<T, I, F> {
                 is_timer_set: false,
                 nanos_per_item: None,
                 bytes_per_result: 0.0,
+                bytes_per_item: 0.0,
                 is_input_slow: false,
                 options: None,
                 size: 1,
@@ -350,6 +353,8 @@ where
             Some(nanos) => ((GOOD_CHUNK.as_nanos() as f64 / nanos.max(1.0)) as usize).clamp(1, MOST_ITEMS),
             None => 1,
         };
+        // No more than a chunk has room for: how far ahead items are taken follows from the size.
+        size = size.min((MOST_BYTES as f64 / self.state.bytes_per_item.max(1.0)) as usize);
         // A few that took no time do not say what the next will take.
         size = size.min(self.state.size.saturating_mul(GROWTH));
         if let (_, Some(left)) = self.items.size_hint() {
@@ -417,6 +422,7 @@ where
 
     fn send_bundle(&mut self, first: u64, packed: Packed) {
         if let Some(bundle) = packed.bundle {
+            self.state.bytes_per_item = packed.arguments.len() as f64 / f64::from(packed.items.max(1));
             let bundle = Bundle {
                 arguments: Arc::new(packed.arguments),
                 ..bundle
