@@ -81,7 +81,7 @@ impl<T> Call<T> {
         }
     }
 
-    /// Any other.
+    /// One with options, or whose arguments could not be encoded.
     #[inline(never)]
     pub(crate) fn new(
         options: Options,

@@ -1,8 +1,8 @@
 //! `Pool::map`: items to calls, calls to chunks, chunks to results.
 //!
 //! Everything here happens in the thread that asks for results. A chunk is one task of the pool; its results come as
-//! messages, the last of them as its answer, so that those which came before a crash are not lost. What is left of a chunk that died is sent again with
-//! its results sent one by one, until the item that kills is known.
+//! messages, the last of them as its answer, so that those which came before a crash are not lost. What is left of a chunk
+//! that died is sent again with its results sent one by one, until the item that kills is known.
 
 mod receiving;
 mod results;
@@ -66,7 +66,7 @@ struct State<T> {
     /// How long an item takes, measured in the workers, and how long its result is.
     nanos_per_item: Option<f64>,
     bytes_per_result: f64,
-    /// How long the arguments in the last chunk were.
+    /// How long the arguments of an item were, in the last chunk.
     bytes_per_item: f64,
     /// The input makes one wait.
     is_input_slow: bool,
