@@ -274,7 +274,7 @@ struct Outer(Option<u32>);
 impl Drop for Outer {
     #[inline(always)]
     fn drop(&mut self) {
-        // What a failure has left.
+        // What a failure has left. Asked here, as to drop nothing may take a call.
         if let Some(left) = take_collected() {
             drop(left);
         }

@@ -155,3 +155,7 @@ const LONGEST_HELD_BACK: Duration = Duration::from_micros(100);
 
 /// So many items may pass between two looks at the clock.
 const LONGEST_TURN: u32 = 16;
+
+#[cfg(test)]
+#[path = "many_tests.rs"]
+mod tests;

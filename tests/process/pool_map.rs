@@ -21,6 +21,7 @@ trials! {
         starmap_takes_tuples_apart,
         no_items_are_no_results,
         items_are_taken_no_further_ahead_than_the_buffer,
+        large_items_are_taken_no_further_ahead_than_chunks_have_room,
         endless_input_is_taken_as_it_is_asked_for,
         endless_input_ends_with_the_time_limit,
         item_that_hangs_ends_with_the_time_limit,
@@ -163,6 +164,30 @@ fn items_are_taken_no_further_ahead_than_the_buffer(method: StartMethod) {
             assert!(map.next().is_none());
         }
     }
+    end(pool);
+}
+
+#[task]
+fn length(text: String) -> usize {
+    text.len()
+}
+
+fn large_items_are_taken_no_further_ahead_than_chunks_have_room(method: StartMethod) {
+    let pool = pool(method, 2);
+    let taken = Rc::new(Cell::new(0));
+    let count = Rc::clone(&taken);
+    let items = (0..2000).map(move |_| {
+        count.set(count.get() + 1);
+        "x".repeat(32 << 10)
+    });
+    // A chunk has up to 1 MiB of arguments: 32 of these. Some chunks for each worker are ahead, and one item more in the hand of
+    // whoever looks whether there is another.
+    let most = 2 * 8 * 32 + 1;
+    for (given, length) in pool.map(length::later, items).enumerate() {
+        assert_eq!(length.unwrap(), 32 << 10);
+        assert!(taken.get() <= given + 1 + most, "{} after {given}", taken.get());
+    }
+    assert_eq!(taken.get(), 2000);
     end(pool);
 }
 

@@ -422,7 +422,7 @@ where
 
     fn send_bundle(&mut self, first: u64, packed: Packed) {
         if let Some(bundle) = packed.bundle {
-            self.state.bytes_per_item = packed.arguments.len() as f64 / f64::from(packed.items.max(1));
+            self.state.bytes_per_item = packed.arguments.len() as f64 / f64::from(packed.items);
             let bundle = Bundle {
                 arguments: Arc::new(packed.arguments),
                 ..bundle
